@@ -1,0 +1,158 @@
+"""Silver: the valid events, each once."""
+
+from collections.abc import Iterator
+
+import dagster as dg
+import pyarrow as pa
+from pyspark.sql import DataFrame, Window
+from pyspark.sql import functions as F
+
+from assets.audit import AuditConfig, checked_spans, passes_without
+from assets.bronze import BATCH, bronze_vehicles_events
+from assets.verdict import Rejection, judge
+from producer.events import VehicleEvent
+from resources.delta import Commit, Increment, Snapshot, TableDefinition
+from resources.table_metadata import column_schema, described
+
+TABLE = TableDefinition(
+    schema=pa.schema(
+        [
+            described("event_id", pa.string(), "Identity of the event: a UUID in lower case."),
+            described("vehicle_id", pa.string(), "Identity of the vehicle."),
+            described("type", pa.string(), "car, bike, scoot or other."),
+            described("battery", pa.float64(), "Percent of charge or fuel, 0 to 100; null where there is none."),
+            described("lat", pa.float64(), "Degrees north, WGS 84."),
+            described("lon", pa.float64(), "Degrees east, WGS 84."),
+            described("event_time", pa.timestamp("us", "UTC"), "When the vehicle reported it."),
+            described("event_date", pa.date32(), "UTC date of event_time."),
+            described("batch", pa.int64(), "Bronze's batch."),
+            described("topic", pa.string(), "Kafka topic."),
+            described("partition", pa.int32(), "Kafka partition."),
+            described("offset", pa.int64(), "Offset in the partition."),
+            described("ingested_at", pa.timestamp("us", "UTC"), "When Bronze took it from Kafka."),
+        ]
+    ),
+    partition_by="event_date",
+    bloom_filters=("event_id",),
+)
+COLUMNS = (
+    "event_id string, vehicle_id string, type string, battery double, lat double, lon double, event_time timestamp, "
+    "event_date date, batch bigint, topic string, partition int, offset bigint, ingested_at timestamp"
+)
+# Silver's mark and rejected's: up to which Bronze batch they have judged.
+BRONZE_BATCH = "bronze/batch"
+SLICE_RECORDS = 250_000
+
+
+def accept(records: DataFrame, silver: DataFrame) -> DataFrame:
+    """The Silver rows of Bronze records: those that are valid, and the first with their event_id.
+
+    The first is by (batch, partition, offset), among the records and before all of them those that Silver has.
+    """
+    events = valid_events(records)
+    # From Silver's side this looks up a few ids, which bloom filters answer; its history is not read for them.
+    known = silver.select("event_id").join(events.select("event_id"), "event_id", "left_semi")
+    return first_of_each(events).join(known, "event_id", "left_anti")
+
+
+def valid_events(records: DataFrame) -> DataFrame:
+    """The events of Bronze records that are valid, one row per record, with Silver's columns."""
+    needed = records.select("batch", "topic", "partition", "offset", "timestamp", "value", "ingested_at")
+    return needed.mapInArrow(_parse, COLUMNS)
+
+
+def first_of_each(events: DataFrame) -> DataFrame:
+    """Of the events with the same event_id, the one with the lowest (batch, partition, offset)."""
+    order = Window.partitionBy("event_id").orderBy("batch", "partition", "offset")
+    return events.withColumn("rank", F.row_number().over(order)).where("rank = 1").drop("rank")
+
+
+def _parse(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+    verdict = judge()
+    for batch in batches:
+        values = batch["value"].to_pylist()
+        verdicts = [verdict(value, landed) for value, landed in zip(values, seconds(batch), strict=True)]
+        accepted = pa.array([not isinstance(found, Rejection) for found in verdicts], pa.bool_())
+        yield _rows(batch.filter(accepted), [found for found in verdicts if not isinstance(found, Rejection)])
+
+
+def _rows(records: pa.RecordBatch, events: list[VehicleEvent]) -> pa.RecordBatch:
+    times = pa.array([event.event_time for event in events], pa.timestamp("us", "UTC"))
+    columns = {
+        "event_id": pa.array([str(event.event_id) for event in events], pa.string()),
+        "vehicle_id": pa.array([event.vehicle_id for event in events], pa.string()),
+        "type": pa.array([event.type for event in events], pa.string()),
+        "battery": pa.array([event.battery for event in events], pa.float64()),
+        "lat": pa.array([event.lat for event in events], pa.float64()),
+        "lon": pa.array([event.lon for event in events], pa.float64()),
+        "event_time": times,
+        "event_date": times.cast(pa.date32()),
+    }
+    names = TABLE.schema.names
+    return pa.RecordBatch.from_arrays([columns[n] if n in columns else records[n] for n in names], names)
+
+
+def seconds(batch: pa.RecordBatch) -> list[float | None]:
+    """The records' Kafka timestamps in seconds since 1970."""
+    micros = batch["timestamp"].cast(pa.timestamp("us", "UTC")).cast(pa.int64())
+    return [None if value is None else value / 1e6 for value in micros.to_pylist()]
+
+
+@dg.asset(
+    key=["silver", "vehicles_events"],
+    ins={"bronze": dg.AssetIn(bronze_vehicles_events.key)},
+    group_name="silver",
+    kinds={"pyspark", "delta"},
+    owners=["team:platform"],
+    io_manager_key="delta",
+    metadata={"dagster/column_schema": column_schema(TABLE.schema)},
+)
+def silver_vehicles_events(bronze: Snapshot) -> Increment:
+    """Every valid event once; of several records with the same event_id the first wins.
+
+    Grain: one row per distinct event_id.
+    """
+    return Increment(
+        TABLE,
+        lambda silver: (
+            Commit(accept(bronze.rows(span), silver.rows()), {BRONZE_BATCH: span.upto}, span.records)
+            for span in bronze.spans(BATCH, after=silver.mark(BRONZE_BATCH) or 0, max_records=SLICE_RECORDS)
+        ),
+    )
+
+
+VALID = (
+    "event_id IS NOT NULL AND vehicle_id <> '' AND type IN ('car', 'bike', 'scoot', 'other') "
+    "AND (battery IS NULL OR battery BETWEEN 0 AND 100) AND lat BETWEEN -90 AND 90 AND lon BETWEEN -180 AND 180 "
+    "AND event_date = CAST(event_time AS DATE)"
+)
+
+
+def repeated(events: DataFrame, silver: DataFrame) -> DataFrame:
+    """Those event ids of `events` that `silver` has more than once."""
+    ids = events.select("event_id").distinct()
+    everywhere = silver.select("event_id").join(ids, "event_id", "left_semi")
+    return everywhere.groupBy("event_id").count().where("count > 1")
+
+
+def invalid(events: DataFrame) -> DataFrame:
+    """The rows that break the event's contract."""
+    return events.where(f"({VALID}) IS NOT TRUE")
+
+
+@dg.asset_check(asset=silver_vehicles_events, blocking=True)
+def event_id_is_unique(
+    context: dg.AssetCheckExecutionContext, config: AuditConfig, silver: Snapshot
+) -> dg.AssetCheckResult:
+    """No event_id that the run added stands in Silver twice."""
+    spans = checked_spans(context.instance, silver_vehicles_events.key, config, silver, BRONZE_BATCH)
+    return passes_without(repeated(silver.rows(span), silver.rows()) for span in spans)
+
+
+@dg.asset_check(asset=silver_vehicles_events, blocking=True)
+def values_are_in_range(
+    context: dg.AssetCheckExecutionContext, config: AuditConfig, silver: Snapshot
+) -> dg.AssetCheckResult:
+    """Every row that the run added keeps the event's contract."""
+    spans = checked_spans(context.instance, silver_vehicles_events.key, config, silver, BRONZE_BATCH)
+    return passes_without(invalid(silver.rows(span)) for span in spans)
