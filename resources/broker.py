@@ -167,6 +167,7 @@ log.retention.ms=-1
             formatting = ChildProcess([*run, *storage_tool], format_log)
             while formatting.running:
                 time.sleep(0.05)
+            formatting.stop()
             if not (self.home / "data/meta.properties").exists():
                 raise BrokerError(
                     f"Kafka could not prepare {self.home / 'data'}; {format_log} ends:\n{formatting.tail()}"

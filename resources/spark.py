@@ -93,7 +93,7 @@ class SparkResource(dg.ConfigurableResource[Any]):
             return self._start_jvm(self.remote)
         if not self.remote.startswith("sc://"):
             raise EngineError(f"SPARK_REMOTE is {self.remote!r}, and has to be unset, local[*] or sc://host:port")
-        if not _answers(self.remote, CONNECT_TIMEOUT_SECONDS):
+        if not answers(self.remote, CONNECT_TIMEOUT_SECONDS):
             raise EngineError(f"No Spark Connect server answers at {self.remote} (SPARK_REMOTE). Is it up, and the port right?")
         return self.remote
 
@@ -118,7 +118,7 @@ class SparkResource(dg.ConfigurableResource[Any]):
         deadline = time.monotonic() + START_TIMEOUT_SECONDS
         url = f"sc://localhost:{port}/;token={token}"
         while self._jvm.running and time.monotonic() < deadline:
-            if _answers(url, 1):
+            if answers(url, 1):
                 return url
         raise EngineError(
             f"Apache Spark did not start (SPARK_REMOTE={master}); {self._jvm.log} ends:\n{self._jvm.tail()}"
@@ -152,7 +152,8 @@ def connect_server_command(master: str, port: int, work: Path) -> list[str]:
     ]
 
 
-def _answers(url: str, timeout_seconds: float) -> bool:
+def answers(url: str, timeout_seconds: float) -> bool:
+    """Whether a Spark Connect server is ready at `url` within some seconds."""
     import grpc
     from pyspark.sql.connect.client import DefaultChannelBuilder
 
