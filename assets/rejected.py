@@ -1,7 +1,5 @@
 """Rejected: what Bronze has and Silver has not, with the reason."""
 
-from collections.abc import Iterator
-
 import dagster as dg
 import pyarrow as pa
 from pyspark.sql import DataFrame
@@ -9,8 +7,8 @@ from pyspark.sql import functions as F
 
 from assets.audit import AuditConfig, checked_spans, passes_without
 from assets.bronze import BATCH, bronze_vehicles_events
-from assets.silver import BRONZE_BATCH, SLICE_RECORDS, seconds, silver_vehicles_events
-from assets.verdict import Rejection, judge
+from assets.silver import BRONZE_BATCH, SLICE_RECORDS, silver_vehicles_events
+from assets.verdict import REJECTIONS, explain
 from resources.delta import Commit, Increment, Snapshot, TableDefinition
 from resources.table_metadata import column_schema, described
 
@@ -38,10 +36,6 @@ TABLE = TableDefinition(
 )
 # Within a batch, which is of one topic, a record is found by partition and offset.
 POSITION = ["batch", "partition", "offset"]
-EXPLAINED = (
-    "batch bigint, topic string, partition int, offset bigint, timestamp timestamp, key binary, value binary, "
-    "reason string, detail string, ingested_at timestamp, ingest_date date, event_id string"
-)
 
 
 def reject(records: DataFrame, accepted: DataFrame, silver: DataFrame) -> DataFrame:
@@ -50,7 +44,7 @@ def reject(records: DataFrame, accepted: DataFrame, silver: DataFrame) -> DataFr
     A valid record among them is a duplicate; where its event is in `silver` goes into the detail.
     """
     left = records.join(accepted.select(*POSITION), POSITION, "left_anti")
-    explained = left.drop("timestamp_type", "headers").mapInArrow(_explain, EXPLAINED)
+    explained = left.drop("timestamp_type", "headers").mapInArrow(explain, REJECTIONS)
     duplicates = explained.where("event_id IS NOT NULL").select("event_id")
     winner = F.format_string(
         "event_id is in Silver, from partition %d offset %d of batch %d", "partition", "offset", "batch"
@@ -58,26 +52,6 @@ def reject(records: DataFrame, accepted: DataFrame, silver: DataFrame) -> DataFr
     winners = silver.select("event_id", winner.alias("winner")).join(duplicates, "event_id", "left_semi")
     detailed = explained.join(winners, "event_id", "left").withColumn("detail", F.coalesce("detail", "winner"))
     return detailed.select(*TABLE.schema.names)
-
-
-def _explain(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-    verdict = judge()
-    for batch in batches:
-        reasons, details, ids = [], [], []
-        for value, landed in zip(batch["value"].to_pylist(), seconds(batch), strict=True):
-            found = verdict(value, landed)
-            if isinstance(found, Rejection):
-                reason, detail, event_id = found.reason, found.detail, None
-            else:
-                reason, detail, event_id = "duplicate", None, str(found.event_id)
-            reasons.append(reason)
-            details.append(detail)
-            ids.append(event_id)
-        columns = {"reason": reasons, "detail": details, "event_id": ids}
-        names = [*TABLE.schema.names, "event_id"]
-        yield pa.RecordBatch.from_arrays(
-            [pa.array(columns[n], pa.string()) if n in columns else batch[n] for n in names], names
-        )
 
 
 @dg.asset(

@@ -1,7 +1,5 @@
 """Silver: the valid events, each once."""
 
-from collections.abc import Iterator
-
 import dagster as dg
 import pyarrow as pa
 from pyspark.sql import DataFrame, Window
@@ -9,8 +7,7 @@ from pyspark.sql import functions as F
 
 from assets.audit import AuditConfig, checked_spans, passes_without
 from assets.bronze import BATCH, bronze_vehicles_events
-from assets.verdict import Rejection, judge
-from producer.events import VehicleEvent
+from assets.verdict import EVENTS, parse
 from resources.delta import Commit, Increment, Snapshot, TableDefinition
 from resources.table_metadata import column_schema, described
 
@@ -35,10 +32,6 @@ TABLE = TableDefinition(
     partition_by="event_date",
     bloom_filters=("event_id",),
 )
-COLUMNS = (
-    "event_id string, vehicle_id string, type string, battery double, lat double, lon double, event_time timestamp, "
-    "event_date date, batch bigint, topic string, partition int, offset bigint, ingested_at timestamp"
-)
 # Silver's mark and rejected's: up to which Bronze batch they have judged.
 BRONZE_BATCH = "bronze/batch"
 SLICE_RECORDS = 250_000
@@ -58,44 +51,13 @@ def accept(records: DataFrame, silver: DataFrame) -> DataFrame:
 def valid_events(records: DataFrame) -> DataFrame:
     """The events of Bronze records that are valid, one row per record, with Silver's columns."""
     needed = records.select("batch", "topic", "partition", "offset", "timestamp", "value", "ingested_at")
-    return needed.mapInArrow(_parse, COLUMNS)
+    return needed.mapInArrow(parse, EVENTS)
 
 
 def first_of_each(events: DataFrame) -> DataFrame:
     """Of the events with the same event_id, the one with the lowest (batch, partition, offset)."""
     order = Window.partitionBy("event_id").orderBy("batch", "partition", "offset")
     return events.withColumn("rank", F.row_number().over(order)).where("rank = 1").drop("rank")
-
-
-def _parse(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-    verdict = judge()
-    for batch in batches:
-        values = batch["value"].to_pylist()
-        verdicts = [verdict(value, landed) for value, landed in zip(values, seconds(batch), strict=True)]
-        accepted = pa.array([not isinstance(found, Rejection) for found in verdicts], pa.bool_())
-        yield _rows(batch.filter(accepted), [found for found in verdicts if not isinstance(found, Rejection)])
-
-
-def _rows(records: pa.RecordBatch, events: list[VehicleEvent]) -> pa.RecordBatch:
-    times = pa.array([event.event_time for event in events], pa.timestamp("us", "UTC"))
-    columns = {
-        "event_id": pa.array([str(event.event_id) for event in events], pa.string()),
-        "vehicle_id": pa.array([event.vehicle_id for event in events], pa.string()),
-        "type": pa.array([event.type for event in events], pa.string()),
-        "battery": pa.array([event.battery for event in events], pa.float64()),
-        "lat": pa.array([event.lat for event in events], pa.float64()),
-        "lon": pa.array([event.lon for event in events], pa.float64()),
-        "event_time": times,
-        "event_date": times.cast(pa.date32()),
-    }
-    names = TABLE.schema.names
-    return pa.RecordBatch.from_arrays([columns[n] if n in columns else records[n] for n in names], names)
-
-
-def seconds(batch: pa.RecordBatch) -> list[float | None]:
-    """The records' Kafka timestamps in seconds since 1970."""
-    micros = batch["timestamp"].cast(pa.timestamp("us", "UTC")).cast(pa.int64())
-    return [None if value is None else value / 1e6 for value in micros.to_pylist()]
 
 
 @dg.asset(

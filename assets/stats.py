@@ -63,7 +63,7 @@ def gold_stats(daily: Snapshot) -> DataFrame:
 def equals_recomputation(
     config: AuditConfig, stats: pa.Table, daily: Snapshot, silver: Snapshot
 ) -> dg.AssetCheckResult:
-    """Gold is what Silver says: recomputed from all of it, or from the daily sums and Silver's count if that is large."""
+    """Gold is what Silver says: recomputed from all of it or, if that is much, from daily sums and Silver's count."""
     judged = Span(BATCH, 0, daily.mark(BRONZE_BATCH) or 0, silver.count())
     in_full = config.everything or silver.count() <= RECOMPUTED_EVENTS
     expected = total_up(summarize(silver.rows(judged)) if in_full else daily.rows()).toArrow().to_pylist()

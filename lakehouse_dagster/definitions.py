@@ -29,6 +29,7 @@ kafka = KafkaResource(
     group="lakehouse-bronze",
     broker_home=str(HOME / "kafka"),
 )
+parquet = ParquetIOManager(root=ROOT)
 
 defs = dg.Definitions(
     assets=[
@@ -45,7 +46,7 @@ defs = dg.Definitions(
     resources={
         "kafka": kafka,
         "delta": DeltaIOManager(root=ROOT, spark=spark),
-        "parquet": ParquetIOManager(root=ROOT),
+        "parquet": parquet,
     },
     executor=dg.in_process_executor,
 )

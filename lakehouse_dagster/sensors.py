@@ -10,7 +10,7 @@ from lakehouse_dagster.jobs import lakehouse, refresh
 from resources.delta import DeltaIOManager, TableError
 from resources.kafka import KafkaResource, KafkaUnavailable
 
-INTERVAL_SECONDS = 15
+INTERVAL_SECONDS = 10
 FIRST_RETRY = dt.timedelta(seconds=30)
 LAST_RETRY = dt.timedelta(hours=1)
 REMEMBERED_RUNS = 10

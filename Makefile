@@ -1,0 +1,63 @@
+# Everything runs from .venv, which `install` makes from the locks; nothing else is written outside .lakehouse.
+PYTHON ?= python3
+BIN := .venv/bin
+UV_VERSION := 0.13.9
+export DAGSTER_DISABLE_TELEMETRY ?= yes
+export DAGSTER_HOME ?= $(CURDIR)/.lakehouse/dagster
+
+# With a broker of one's own and the embedded engine, nothing needs Java.
+JAVA_FOR_RUN := $(if $(KAFKA_BOOTSTRAP_SERVERS),,java)
+
+.DEFAULT_GOAL := help
+.PHONY: help install run dev test check fix lock wheel
+
+help: ## Show these verbs
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "%-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+install: .venv/installed ## Make .venv from the locks (done by the other verbs when needed)
+
+.venv/installed: requirements.lock requirements-dev.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; import venv; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "Python 3.11 or newer with venv is needed: install it, or name it with make PYTHON=/path/to/python3" >&2; exit 1; }
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet uv==$(UV_VERSION)
+	$(BIN)/uv pip install --quiet --require-hashes -r requirements.lock -r requirements-dev.lock
+	$(BIN)/uv pip install --quiet --no-deps --no-build-isolation -e .
+	@touch $@
+
+$(DAGSTER_HOME):
+	@mkdir -p $@
+
+.PHONY: java
+java: install
+	@$(BIN)/python -m resources.jvm
+
+run: install $(JAVA_FOR_RUN) | $(DAGSTER_HOME) ## Send 30 events through Kafka, Bronze, Silver and Gold, and print Gold
+	$(BIN)/dagster job execute -m lakehouse_dagster.definitions -j lakehouse
+	@$(BIN)/python -m lakehouse_dagster gold
+
+dev: install $(JAVA_FOR_RUN) | $(DAGSTER_HOME) ## Run Kafka and the Dagster UI until Ctrl-C
+	@$(BIN)/python -m lakehouse_dagster dev
+
+test: install java ## Run the tests, on a real Kafka and both engines
+	$(BIN)/pytest
+
+check: install ## Check style, formatting, types and layers; change nothing
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+fix: install ## Mend what ruff can
+	$(BIN)/ruff check --fix
+	$(BIN)/ruff format
+
+wheel: install ## Build the wheel into dist/
+	rm -rf dist
+	$(BIN)/python -m hatchling build -t wheel
+
+lock: ## Resolve the dependencies of pyproject.toml anew into the locks
+	$(BIN)/uv pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes --no-annotate \
+		pyproject.toml -o requirements.lock
+	$(BIN)/uv pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes --no-annotate \
+		--group dev -c requirements.lock -o requirements-dev.lock
