@@ -60,7 +60,7 @@ def spark_connect_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[s
         server.stop()
 
 
-@pytest.fixture(params=["sail", "spark"])
+@pytest.fixture(scope="session", params=["sail", "spark"])
 def remote(request: pytest.FixtureRequest) -> str | None:
     """SPARK_REMOTE of each engine: Sail in the process, and Apache Spark."""
     if request.param == "sail":
@@ -69,10 +69,10 @@ def remote(request: pytest.FixtureRequest) -> str | None:
     return url
 
 
-@pytest.fixture
-def engine(remote: str | None, tmp_path: Path) -> Iterator[SparkResource]:
+@pytest.fixture(scope="session")
+def engine(remote: str | None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[SparkResource]:
     """A session of each engine."""
-    resource = SparkResource(remote=remote, home=str(tmp_path / "spark"))
+    resource = SparkResource(remote=remote, home=str(tmp_path_factory.mktemp("engine")))
     try:
         yield resource
     finally:
