@@ -6,7 +6,10 @@ never the version it claims, since feeds in the wild mislabel it.
 """
 
 import datetime as dt
+import http.client
+import json
 import math
+import reprlib
 import urllib.error
 import urllib.parse
 import urllib.request
@@ -21,6 +24,8 @@ from producer.events import VehicleEvent, VehicleType
 from producer.tally import Tally
 
 FETCH_TIMEOUT_SECONDS = 30
+# Some operators' servers turn away urllib's own name.
+HTTP_HEADERS = {"User-Agent": "lakehouse-dagster", "Accept": "application/json"}
 # Seconds since 1970 stay below this until the year 5138; a larger number can only be milliseconds.
 LARGEST_SECONDS = 1e11
 NAMESPACE = uuid.UUID("0f5c2b0e-7d0a-5c53-9c57-6b1f6f0c4a11")
@@ -35,6 +40,9 @@ FORM_FACTORS: Mapping[str, VehicleType] = {
     "scooter_standing": "scoot",
     "scooter_seated": "scoot",
 }
+# Shows a refused vehicle: bounded, however large or deep it is.
+EXAMPLE = reprlib.Repr()
+EXAMPLE.maxdict, EXAMPLE.maxstring = 12, 60
 
 
 class FeedError(Exception):
@@ -53,12 +61,16 @@ def fetch(location: str) -> Any:
     """
     try:
         if _is_url(location):
-            with urllib.request.urlopen(location, timeout=FETCH_TIMEOUT_SECONDS) as answer:
+            request = urllib.request.Request(location, headers=HTTP_HEADERS)
+            with urllib.request.urlopen(request, timeout=FETCH_TIMEOUT_SECONDS) as answer:
                 raw = answer.read()
         else:
             raw = Path(location).read_bytes()
-        return msgspec.json.decode(raw)
-    except (OSError, ValueError, RecursionError) as error:
+        # Lenient, so that a NaN or a broken character refuses the vehicle that has it and not the feed.
+        return json.loads(raw.decode("utf-8-sig", errors="surrogateescape"))
+    except (OSError, ValueError, RecursionError, http.client.HTTPException) as error:
+        if isinstance(error, urllib.error.HTTPError):
+            error.close()
         raise FeedError(f"cannot read {location}: {error}") from error
 
 
@@ -66,10 +78,11 @@ def load(location: str, vehicle_types: str | None = None) -> tuple[Any, Any | No
     """The status document at `location` and the vehicle types that belong to it, or None where there are none.
 
     `location` is a status feed or an auto-discovery file (`gbfs.json`). Types come from `vehicle_types`
-    where given, else from the auto-discovery file, else from `vehicle_types.json` beside the status feed.
+    where given, else from where the auto-discovery file says, else from beside the status feed.
 
     Raises:
-        FeedError: a document that was named is missing, not JSON, or no feed of vehicles.
+        FeedError: the status feed or `vehicle_types` is missing, any document is not JSON, or an auto-discovery
+            file lists no feed of vehicles.
     """
     document = fetch(location)
     feeds = _discovered(document)
@@ -77,33 +90,34 @@ def load(location: str, vehicle_types: str | None = None) -> tuple[Any, Any | No
         status = next((feeds[name] for name in STATUS_FEEDS if name in feeds), None)
         if status is None:
             raise FeedError(f"{location} lists no {' or '.join(STATUS_FEEDS)}, but: {', '.join(sorted(feeds))}")
-        document = fetch(status)
-        types = vehicle_types or feeds.get(VEHICLE_TYPES_FEED)
-        return document, fetch(types) if types else None
-    if vehicle_types:
+        document = fetch(_resolved(location, status))
+        listed = feeds.get(VEHICLE_TYPES_FEED)
+    else:
+        listed = VEHICLE_TYPES_FEED + Path(urllib.parse.urlsplit(location).path).suffix
+    if vehicle_types is not None:
         return document, fetch(vehicle_types)
-    try:
-        return document, fetch(_beside(location, f"{VEHICLE_TYPES_FEED}.json"))
-    except FeedError as error:
-        if isinstance(error.__cause__, FileNotFoundError | urllib.error.HTTPError):
-            return document, None
-        raise
+    return document, None if listed is None else _fetch_if_there(_resolved(location, listed))
 
 
 def read_events(status: Any, vehicle_types: Any | None, refused: Tally) -> Iterator[VehicleEvent]:
-    """Yield the event of each vehicle in a status document; vehicles that have none are counted in `refused`.
+    """The event of each vehicle in a status document; vehicles that have none are counted in `refused` instead.
 
     The event id is derived from what the vehicle reported: a snapshot read twice gives the same events.
 
     Raises:
-        FeedError: the document holds no list of vehicles.
+        FeedError: a document is no GBFS document of its kind. Raised at once, not at the first event.
     """
     body = _body(status)
-    vehicles = body.get("vehicles", body.get("bikes"))
-    if not isinstance(vehicles, list):
+    vehicles = next((body[key] for key in ("vehicles", "bikes") if isinstance(body.get(key), list)), None)
+    if vehicles is None:
         raise FeedError("the document has neither a list of 'vehicles' (GBFS 3) nor of 'bikes' (GBFS 1 and 2)")
     kinds = None if vehicle_types is None else _kinds(vehicle_types)
-    updated = status.get("last_updated")
+    return _events(vehicles, kinds, status.get("last_updated"), refused)
+
+
+def _events(
+    vehicles: list[Any], kinds: Mapping[str, VehicleType] | None, updated: Any, refused: Tally
+) -> Iterator[VehicleEvent]:
     seen: set[uuid.UUID] = set()
     for number, vehicle in enumerate(vehicles):
         try:
@@ -111,7 +125,7 @@ def read_events(status: Any, vehicle_types: Any | None, refused: Tally) -> Itera
             if event.event_id in seen:
                 raise _Refused("the same report a second time")
         except _Refused as reason:
-            refused.refuse(str(reason), f"vehicle {number}: {str(vehicle)[:200]}")
+            refused.refuse(str(reason), f"vehicle {number}: {EXAMPLE.repr(vehicle)}")
             continue
         seen.add(event.event_id)
         yield event
@@ -120,17 +134,17 @@ def read_events(status: Any, vehicle_types: Any | None, refused: Tally) -> Itera
 def _event(vehicle: Any, kinds: Mapping[str, VehicleType] | None, updated: Any) -> VehicleEvent:
     if not isinstance(vehicle, dict):
         raise _Refused("not an object")
-    vehicle_id = vehicle.get("vehicle_id", vehicle.get("bike_id"))
-    if vehicle_id is None or str(vehicle_id).strip() == "":
+    vehicle_id = _identifier(vehicle.get("vehicle_id")) or _identifier(vehicle.get("bike_id"))
+    if vehicle_id is None:
         raise _Refused("no vehicle id")
     kind = _kind(vehicle, kinds)
     battery = _battery(vehicle.get("current_fuel_percent"))
     lat, lon = _position(vehicle)
     event_time = _time(vehicle.get("last_reported") or updated)
-    report = [str(vehicle_id), kind, battery, lat, lon, event_time]
+    report = [vehicle_id, kind, battery, lat, lon, event_time]
     return VehicleEvent(
         event_id=uuid.uuid5(NAMESPACE, msgspec.json.encode(report).decode()),
-        vehicle_id=str(vehicle_id),
+        vehicle_id=vehicle_id,
         type=kind,
         battery=battery,
         lat=lat,
@@ -139,15 +153,24 @@ def _event(vehicle: Any, kinds: Mapping[str, VehicleType] | None, updated: Any) 
     )
 
 
+def _identifier(value: Any) -> str | None:
+    """A GBFS ID as text, written as a string or as a number; None for a blank, broken or missing one."""
+    if isinstance(value, bool) or not isinstance(value, str | int):
+        return None
+    text = str(value)
+    return text if text.strip() and text == text.encode(errors="ignore").decode() else None
+
+
 def _kind(vehicle: Mapping[str, Any], kinds: Mapping[str, VehicleType] | None) -> VehicleType:
-    type_id = vehicle.get("vehicle_type_id")
+    type_id = _identifier(vehicle.get("vehicle_type_id"))
     if type_id is not None:
-        return (kinds or {}).get(str(type_id), "other")
-    if kinds is not None:
-        return "other"
-    # Without a types file every vehicle counts as a plain bicycle (GBFS 2.3, vehicle_types.json); scooter feeds that
-    # are older than that file name the type in a field of their own.
-    return FORM_FACTORS.get(str(vehicle.get("vehicle_type", "bicycle")), "bike")
+        return (kinds or {}).get(type_id, "other")
+    # Scooter feeds from before there was a types file name the form in a field of their own.
+    form = _identifier(vehicle.get("vehicle_type"))
+    if form is not None:
+        return FORM_FACTORS.get(form, "other")
+    # Without a types file every vehicle is a bicycle, says GBFS (vehicle_types.json).
+    return "bike" if kinds is None else "other"
 
 
 def _battery(fraction: Any) -> float | None:
@@ -199,9 +222,9 @@ def _kinds(document: Any) -> Mapping[str, VehicleType]:
     if not isinstance(listed, list):
         raise FeedError("the vehicle types document has no list of 'vehicle_types'")
     return {
-        str(entry.get("vehicle_type_id")): FORM_FACTORS.get(str(entry.get("form_factor")), "other")
+        type_id: FORM_FACTORS.get(_identifier(entry.get("form_factor")) or "", "other")
         for entry in listed
-        if isinstance(entry, dict)
+        if isinstance(entry, dict) and (type_id := _identifier(entry.get("vehicle_type_id")))
     }
 
 
@@ -230,5 +253,25 @@ def _is_url(location: str) -> bool:
     return location.startswith(("http://", "https://"))
 
 
-def _beside(location: str, name: str) -> str:
-    return urllib.parse.urljoin(location, name) if _is_url(location) else str(Path(location).with_name(name))
+def _resolved(location: str, reference: str) -> str:
+    """The path or URL that `reference` means in the document at `location`."""
+    if _is_url(reference):
+        return reference
+    try:
+        return (
+            urllib.parse.urljoin(location, reference) if _is_url(location) else str(Path(location).parent / reference)
+        )
+    except ValueError as error:
+        raise FeedError(f"{location} refers to {reference!r}: {error}") from error
+
+
+def _fetch_if_there(location: str) -> Any | None:
+    try:
+        return fetch(location)
+    except FeedError as error:
+        cause = error.__cause__
+        # Object stores answer 403 where there is nothing.
+        missing = isinstance(cause, urllib.error.HTTPError) and cause.code in (403, 404, 410)
+        if missing or isinstance(cause, FileNotFoundError):
+            return None
+        raise

@@ -16,5 +16,7 @@ def read_events(lines: Iterable[bytes], refused: Tally) -> Iterator[VehicleEvent
             continue
         try:
             yield decoder.decode(line)
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        except msgspec.ValidationError as error:
             refused.refuse("not a vehicle event", f"line {number}: {error}")
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+            refused.refuse("not JSON", f"line {number}: {error}")

@@ -2,7 +2,7 @@
 
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,7 +12,13 @@ from confluent_kafka import KafkaError, KafkaException, Message, Producer
 from producer.events import VehicleEvent
 
 CONNECT_TIMEOUT_SECONDS = 10
+# Short, since Ctrl-C waits for it; asked again until the broker answers.
+REQUEST_TIMEOUT_SECONDS = 1
 DELIVERY_TIMEOUT_SECONDS = 60
+# A topic that was made a moment ago is not known to every broker yet.
+NEW_TOPIC_SECONDS = 3
+# How far sending may lag behind its rate and still catch up: timers are not exact, and a slow source is no debt.
+CATCH_UP_SECONDS = 0.05
 
 
 class DeliveryError(Exception):
@@ -21,7 +27,7 @@ class DeliveryError(Exception):
 
 @dataclass(frozen=True)
 class Delivery:
-    """What the broker confirmed: how many events, and per partition the offsets of the first and the last."""
+    """What the broker confirmed: how many events, per partition the offsets of the first and the last, and how soon."""
 
     delivered: int
     offsets: Mapping[int, tuple[int, int]]
@@ -42,14 +48,14 @@ def publish(
     `rate` bounds the events sent per second; `on_delivery` is called once per confirmed event.
 
     Raises:
-        DeliveryError: the broker or the topic cannot be reached, or an event was not delivered;
-            the message counts such events by the broker's reason.
+        DeliveryError: a setting in `config` is wrong, the broker or the topic cannot be reached, or an event was
+            not delivered; the message then counts such events by the broker's reason.
     """
     started = time.monotonic()
     offsets: dict[int, tuple[int, int]] = {}
     failures: Counter[str] = Counter()
-    trouble: deque[str] = deque(maxlen=1)
-    delivered = 0
+    trouble: deque[str] = deque(maxlen=3)
+    sent = delivered = 0
 
     def report(error: KafkaError | None, message: Message) -> None:
         nonlocal delivered
@@ -62,36 +68,14 @@ def publish(
         offsets[partition] = (min(first, offset), max(last, offset))
         on_delivery()
 
-    producer = Producer(
-        {
-            "log_level": 0,
-            "error_cb": lambda error: trouble.append(error.str()),
-            "message.timeout.ms": DELIVERY_TIMEOUT_SECONDS * 1000,
-            "compression.type": "lz4",
-            "linger.ms": 20,
-            **config,
-            "enable.idempotence": True,
-            "acks": "all",
-        }
-    )
-    try:
-        problem = producer.list_topics(topic, timeout=CONNECT_TIMEOUT_SECONDS).topics[topic].error
-    except KafkaException as error:
-        producer.poll(0)
-        raise DeliveryError(f"the broker does not answer: {' '.join(trouble) or error.args[0].str()}") from None
-    if problem is not None:
-        raise DeliveryError(f"topic {topic!r}: {problem.str()}")
+    producer = _connected(config, topic, trouble)
     encode = msgspec.json.Encoder().encode
-    sent = 0
-    for sent, event in enumerate(events, start=1):
-        if rate is not None:
-            ahead = (sent - 1) / rate - (time.monotonic() - started)
-            while ahead > 0:
-                producer.poll(min(ahead, 0.1))
-                ahead = (sent - 1) / rate - (time.monotonic() - started)
+    for event in events if rate is None else _paced(events, rate, producer.poll):
+        sent += 1
+        key, value = event.vehicle_id.encode(), encode(event)
         while True:
             try:
-                producer.produce(topic, key=event.vehicle_id.encode(), value=encode(event), on_delivery=report)
+                producer.produce(topic, key=key, value=value, on_delivery=report)
                 break
             except BufferError:
                 producer.poll(0.1)
@@ -103,6 +87,51 @@ def publish(
             break
     producer.flush(DELIVERY_TIMEOUT_SECONDS)
     if delivered != sent:
-        reasons = "; ".join(f"{count} times {reason}" for reason, count in failures.items()) or "no answer in time"
+        reasons = "; ".join(f"{count} times {reason}" for reason, count in failures.items())
+        reasons = reasons or "; ".join(["no answer in time", *dict.fromkeys(trouble)])
         raise DeliveryError(f"{sent - delivered} of {sent} events were not delivered to topic {topic!r}: {reasons}")
     return Delivery(delivered, dict(sorted(offsets.items())), time.monotonic() - started)
+
+
+def _connected(config: Mapping[str, Any], topic: str, trouble: deque[str]) -> Producer:
+    """A producer that has seen `topic`; what its connections complain of later goes to `trouble`."""
+    try:
+        producer = Producer(
+            {
+                "log_level": 0,
+                "message.timeout.ms": DELIVERY_TIMEOUT_SECONDS * 1000,
+                "compression.type": "lz4",
+                "linger.ms": 20,
+                # A misspelt topic is an error, not a new topic.
+                "allow.auto.create.topics": False,
+                **config,
+                "error_cb": lambda error: trouble.append(error.str()),
+                "enable.idempotence": True,
+                "acks": "all",
+            }
+        )
+    except KafkaException as error:
+        raise DeliveryError(f"the Kafka client refuses its settings: {error.args[0].str()}") from None
+    servers, started = config.get("bootstrap.servers"), time.monotonic()
+    while True:
+        try:
+            problem = producer.list_topics(topic, timeout=REQUEST_TIMEOUT_SECONDS).topics[topic].error
+            if problem is None:
+                return producer
+            failure, patience = f"topic {topic!r} at {servers}: {problem.str()}", NEW_TOPIC_SECONDS
+        except KafkaException as error:
+            producer.poll(0)
+            reasons = "; ".join(dict.fromkeys(trouble)) or error.args[0].str()
+            failure, patience = f"no Kafka broker answers at {servers}: {reasons}", CONNECT_TIMEOUT_SECONDS
+        if time.monotonic() - started > patience:
+            raise DeliveryError(failure)
+        producer.poll(0.1)
+
+
+def _paced(events: Iterable[VehicleEvent], rate: float, wait: Callable[[float], object]) -> Iterator[VehicleEvent]:
+    due = time.monotonic()
+    for event in events:
+        while (ahead := due - time.monotonic()) > 0:
+            wait(min(ahead, 0.1))
+        yield event
+        due = max(due, time.monotonic() - CATCH_UP_SECONDS) + 1 / rate
