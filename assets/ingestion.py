@@ -26,6 +26,7 @@ def vehicles_topic(
     Grain: one record per event. The events' ids follow from the seed, by default the run that was retried first,
     so that what a retry sends again is known again in Silver.
     """
+    kafka.state()  # so that what cannot be reached is told with the setting that names it
     seed = config.seed or context.run.root_run_id or context.run.run_id
     events = generate(config.count, seed, dt.datetime.now(dt.UTC))
     started = time.monotonic()

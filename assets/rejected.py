@@ -7,7 +7,7 @@ from pyspark.sql import functions as F
 
 from assets.audit import AuditConfig, checked_spans, passes_without
 from assets.bronze import BATCH, bronze_vehicles_events
-from assets.silver import BRONZE_BATCH, SLICE_RECORDS, silver_vehicles_events
+from assets.silver import BRONZE_BATCH, SLICE_RECORDS, sharing_ids, silver_vehicles_events
 from assets.verdict import REJECTIONS, explain
 from resources.delta import Commit, Increment, Snapshot, TableDefinition
 from resources.table_metadata import column_schema, described
@@ -38,10 +38,11 @@ TABLE = TableDefinition(
 POSITION = ["batch", "partition", "offset"]
 
 
-def reject(records: DataFrame, accepted: DataFrame, silver: DataFrame) -> DataFrame:
-    """The rejected rows of Bronze records: those whose position is not among Silver's `accepted` of the same batches.
+def reject(records: DataFrame, accepted: DataFrame, silver: DataFrame, at_most: int) -> DataFrame:
+    """The rejected rows of at most so many Bronze records: those whose position is not among the `accepted` ones.
 
-    A valid record among them is a duplicate; where its event is in `silver` goes into the detail.
+    `accepted` are Silver's rows of the same batches. A valid record that is not among them is a duplicate; where its
+    event is in `silver` goes into the detail.
     """
     left = records.join(accepted.select(*POSITION), POSITION, "left_anti")
     explained = left.drop("timestamp_type", "headers").mapInArrow(explain, REJECTIONS)
@@ -49,7 +50,8 @@ def reject(records: DataFrame, accepted: DataFrame, silver: DataFrame) -> DataFr
     winner = F.format_string(
         "event_id is in Silver, from partition %d offset %d of batch %d", "partition", "offset", "batch"
     )
-    winners = silver.select("event_id", winner.alias("winner")).join(duplicates, "event_id", "left_semi")
+    first = sharing_ids(silver, duplicates, at_most).join(duplicates, "event_id", "left_semi")
+    winners = first.select("event_id", winner.alias("winner"))
     detailed = explained.join(winners, "event_id", "left").withColumn("detail", F.coalesce("detail", "winner"))
     return detailed.select(*TABLE.schema.names)
 
@@ -72,7 +74,11 @@ def silver_rejected_events(bronze: Snapshot, silver: Snapshot) -> Increment:
     return Increment(
         TABLE,
         lambda rejected: (
-            Commit(reject(bronze.rows(span), silver.rows(span), silver.rows()), {BRONZE_BATCH: span.upto}, span.records)
+            Commit(
+                reject(bronze.rows(span), silver.rows(span), silver.rows(), span.records),
+                {BRONZE_BATCH: span.upto},
+                span.records,
+            )
             for span in bronze.spans(BATCH, rejected.mark(BRONZE_BATCH) or 0, SLICE_RECORDS, upto=judged)
         ),
     )

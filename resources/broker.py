@@ -163,7 +163,7 @@ log.retention.ms=-1
         if not (self.home / "data/meta.properties").exists():
             cluster_id = urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
             format_log = self.home / "format.log"
-            storage_tool = ["kafka.tools.StorageTool", "format", "-t", cluster_id, "-c", str(properties)]
+            storage_tool = ["kafka.tools.StorageTool", "format", f"--cluster-id={cluster_id}", "-c", str(properties)]
             formatting = ChildProcess([*run, *storage_tool], format_log)
             while formatting.running:
                 time.sleep(0.05)

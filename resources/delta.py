@@ -229,6 +229,7 @@ class DeltaIOManager(dg.ConfigurableIOManager):
                 )
             else:
                 snapshot.table.create_write_transaction([], "append", schema, commit_properties=properties)
+                snapshot.table.update_incremental()
         except CommitFailedError as error:
             raise TableError(
                 f"Another writer committed to {snapshot.path} although we hold its lease: {error}"

@@ -7,6 +7,7 @@ import shutil
 import signal
 import socket
 import subprocess
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -107,3 +108,10 @@ class ChildProcess:
         except subprocess.TimeoutExpired:
             os.killpg(self._process.pid, signal.SIGKILL)
             self._process.wait()
+
+
+if __name__ == "__main__":
+    try:
+        java()
+    except JavaError as error:
+        sys.exit(str(error))

@@ -187,7 +187,8 @@ class KafkaResource(dg.ConfigurableResource[Any]):
         unfinished = set(positions)
         while unfinished:
             # Without waiting, no more comes than librdkafka has queued: its bound in bytes is then ours.
-            messages = consumer.consume(BATCH_RECORDS, 0) or consumer.consume(1, 0.5)
+            most = min(BATCH_RECORDS, self.slice_records - records)
+            messages = consumer.consume(most, 0) or consumer.consume(1, 0.5)
             if not messages:
                 if time.monotonic() - heard > STALL_TIMEOUT_SECONDS:
                     raise KafkaException(KafkaError(KafkaError._TIMED_OUT, f"no records for {STALL_TIMEOUT_SECONDS} s"))

@@ -6,12 +6,13 @@ from deltalake import CommitProperties, DeltaTable, Transaction
 from assets.bronze import TABLE, DataLoss, Marks, backlog, fingerprint, refuse_loss
 from resources.delta import Snapshot
 from resources.kafka import TopicState
+from resources.spark import SparkResource
 
 ID = "kQ3Ym1nVTZ2xX0o8bH7w8A"
 
 
 @pytest.fixture
-def bronze(tmp_path, engine):
+def bronze(tmp_path):
     """A Bronze table of topic t, with marks for the partitions given."""
 
     def build(offsets, topic_id=ID):
@@ -21,7 +22,8 @@ def bronze(tmp_path, engine):
         transactions.append(Transaction(marks.topic, fingerprint(topic_id)))
         properties = CommitProperties(app_transactions=transactions)
         table.create_write_transaction([], "append", TABLE.schema, commit_properties=properties)
-        return Snapshot(tmp_path / "bronze", table, engine)
+        table.update_incremental()
+        return Snapshot(tmp_path / "bronze", table, SparkResource(home="never started"))
 
     return build
 

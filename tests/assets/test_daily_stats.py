@@ -2,7 +2,7 @@
 
 from decimal import Decimal
 
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from pyspark.testing import assertDataFrameEqual
 
@@ -47,11 +47,14 @@ def test_new_days_are_added_and_known_days_are_summed(records, event):
     ]
 
 
-@settings(deadline=None, max_examples=8, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(batteries=st.lists(st.none() | st.floats(0, 100), min_size=2, max_size=20), cut=st.integers(0, 20))
-def test_sums_do_not_depend_on_pieces_or_order(records, event, batteries, cut):
-    events = [event(number, battery=battery) for number, battery in enumerate(batteries)]
-    whole = summarize(valid_events(records(*events)))
-    back = list(reversed(events))
-    pieces = combine(summarize(valid_events(records(*back[:cut]))), summarize(valid_events(records(*back[cut:]))))
-    assertDataFrameEqual(pieces, whole)
+def test_sums_do_not_depend_on_pieces_or_order(records, event, remote):
+    @settings(deadline=None, max_examples=20 if remote is None else 3)
+    @given(batteries=st.lists(st.none() | st.floats(0, 100), min_size=2, max_size=20), cut=st.integers(0, 20))
+    def holds(batteries, cut):
+        events = [event(number, battery=battery) for number, battery in enumerate(batteries)]
+        whole = summarize(valid_events(records(*events)))
+        back = list(reversed(events))
+        pieces = combine(summarize(valid_events(records(*back[:cut]))), summarize(valid_events(records(*back[cut:]))))
+        assertDataFrameEqual(pieces, whole)
+
+    holds()

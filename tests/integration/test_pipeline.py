@@ -1,5 +1,6 @@
 """Kafka to Gold on both engines: the design's promises, read from the tables."""
 
+import dataclasses
 import json
 import signal
 import subprocess
@@ -22,6 +23,7 @@ from assets.bronze import Marks
 from producer import gbfs
 from producer.publish import publish
 from producer.tally import Tally
+from resources.kafka import KafkaResource
 
 TABLES = ["bronze/vehicles_events", "silver/vehicles_events", "silver/rejected_events", "gold/daily_stats"]
 
@@ -196,8 +198,8 @@ def test_a_run_killed_after_any_commit_ends_in_the_tables_of_one_clean_run(
     assert [lakehouse.version(table) for table in TABLES] == versions
 
 
-def test_the_engines_own_writer_makes_the_same_tables(lakehouse, send, in_topic, monkeypatch):
-    small = type(lakehouse)(**{**vars(lakehouse), "max_collected_records": 0})
+def test_the_engines_own_writer_makes_the_same_tables(lakehouse, send, in_topic):
+    small = dataclasses.replace(lakehouse, max_collected_records=0)
     send(event(1), event(1), b"junk", event(2, type="bike", battery=None))
     assert small.run().success
     send(event(2), event(3), b"junk")
@@ -208,24 +210,24 @@ def test_the_engines_own_writer_makes_the_same_tables(lakehouse, send, in_topic,
     assert [small.version(table) for table in TABLES] == versions
 
 
-def test_a_backlog_of_many_slices(lakehouse, send, in_topic, monkeypatch):
+@pytest.fixture
+def sail(remote):
+    if remote is not None:
+        pytest.skip("about Kafka, not about the engine: Sail alone")
+
+
+@pytest.mark.usefixtures("sail")
+def test_a_backlog_of_many_slices(lakehouse, send, in_topic, monkeypatch, broker, topic):
     monkeypatch.setattr("assets.silver.SLICE_RECORDS", 20)
     monkeypatch.setattr("assets.rejected.SLICE_RECORDS", 20)
-    lakehouse = type(lakehouse)(
-        **{**vars(lakehouse), "kafka": lakehouse.kafka.model_copy(update={"slice_records": 10})}
-    )
+    sliced = KafkaResource(bootstrap_servers=broker, topic=topic, group="sliced", broker_home="", slice_records=10)
+    lakehouse = dataclasses.replace(lakehouse, kafka=sliced)
     for partition in range(3):
         send(*[event(number % 40) for number in range(30)], b"junk", partition=partition)
     assert lakehouse.run().success
     assert_promises(lakehouse, in_topic)
     assert lakehouse.rows("silver/vehicles_events").num_rows == 30
     assert len(set(lakehouse.rows("bronze/vehicles_events")["batch"].to_pylist())) > 3
-
-
-@pytest.fixture
-def sail(remote):
-    if remote is not None:
-        pytest.skip("about Kafka, not about the engine: Sail alone")
 
 
 @pytest.mark.usefixtures("sail")
