@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
-from confluent_kafka import KafkaException
+from confluent_kafka import KafkaError, KafkaException
 from confluent_kafka.admin import AdminClient, NewTopic
 
 from resources.jvm import ChildProcess, free_port, jars, java
@@ -76,6 +76,7 @@ class EmbeddedBroker:
             if _locked(self._user, fcntl.LOCK_SH) and self._address.exists():
                 address = self._address.read_text()
                 if _answers(address):
+                    _create_topic(address, topic)
                     return address
             self._user.close()
             self._user = None
@@ -120,7 +121,7 @@ class EmbeddedBroker:
         try:
             self._address.unlink(missing_ok=True)
             address = self._launch()
-            self._create_topic(address, topic)
+            _create_topic(address, topic)
         except BaseException:
             self.close(patient=False)
             raise
@@ -184,11 +185,16 @@ log.retention.ms=-1
                 return
         raise BrokerError(f"Kafka did not start; {self._process.log} ends:\n{self._process.tail()}")
 
-    def _create_topic(self, address: str, topic: str) -> None:
-        admin = AdminClient({"bootstrap.servers": address, "log_level": 0})
-        if topic in admin.list_topics(timeout=START_TIMEOUT_SECONDS).topics:
-            return
+
+def _create_topic(address: str, topic: str) -> None:
+    admin = AdminClient({"bootstrap.servers": address, "log_level": 0})
+    if topic in admin.list_topics(timeout=START_TIMEOUT_SECONDS).topics:
+        return
+    try:
         admin.create_topics([NewTopic(topic, PARTITIONS, 1)])[topic].result(START_TIMEOUT_SECONDS)
+    except KafkaException as error:
+        if error.args[0].code() != KafkaError.TOPIC_ALREADY_EXISTS:  # another command was quicker
+            raise BrokerError(f"topic {topic!r} could not be made: {error.args[0].str()}") from None
 
 
 def _answers(address: str) -> bool:

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import dagster as dg
 import pyarrow as pa
@@ -31,6 +31,8 @@ REQUEST_TIMEOUT_SECONDS = 10
 STALL_TIMEOUT_SECONDS = 60
 BATCH_RECORDS = 10_000
 MAX_MILLISECONDS = (2**63 - 1) // 1000
+# What a partition answers while it changes its leader, and just after it was made.
+LEADERLESS = (KafkaError.NOT_LEADER_FOR_PARTITION, KafkaError.LEADER_NOT_AVAILABLE)
 TIMESTAMP_TYPES = {TIMESTAMP_CREATE_TIME: "CreateTime", TIMESTAMP_LOG_APPEND_TIME: "LogAppendTime"}
 
 HEADERS = pa.list_(pa.struct([pa.field("key", pa.string()), pa.field("value", pa.binary())]))
@@ -128,21 +130,31 @@ class KafkaResource(dg.ConfigurableResource[Any]):
         """
         with self._explained():
             admin = AdminClient(self.client_config())
-            described = admin.describe_topics(TopicCollection([self.topic]), request_timeout=REQUEST_TIMEOUT_SECONDS)
-            topic = described[self.topic].result()
-            partitions = [TopicPartition(self.topic, partition.id) for partition in topic.partitions]
-            low, high = (
-                {
-                    place.partition: future.result().offset
-                    for place, future in admin.list_offsets(
-                        dict.fromkeys(partitions, spec),
-                        isolation_level=IsolationLevel.READ_COMMITTED,
-                        request_timeout=REQUEST_TIMEOUT_SECONDS,
-                    ).items()
-                }
-                for spec in (OffsetSpec.earliest(), OffsetSpec.latest())
-            )
-            return TopicState(str(topic.topic_id), {number: (low[number], high[number]) for number in sorted(low)})
+            deadline = time.monotonic() + REQUEST_TIMEOUT_SECONDS
+            while True:
+                try:
+                    return self._ask(admin)
+                except KafkaException as error:
+                    if error.args[0].code() not in LEADERLESS or time.monotonic() > deadline:
+                        raise
+                time.sleep(0.1)
+
+    def _ask(self, admin: AdminClient) -> TopicState:
+        described = admin.describe_topics(TopicCollection([self.topic]), request_timeout=REQUEST_TIMEOUT_SECONDS)
+        topic = described[self.topic].result()
+        partitions = [TopicPartition(self.topic, partition.id) for partition in topic.partitions]
+        low, high = (
+            {
+                place.partition: future.result().offset
+                for place, future in admin.list_offsets(
+                    dict.fromkeys(partitions, spec),
+                    isolation_level=IsolationLevel.READ_COMMITTED,
+                    request_timeout=REQUEST_TIMEOUT_SECONDS,
+                ).items()
+            }
+            for spec in (OffsetSpec.earliest(), OffsetSpec.latest())
+        )
+        return TopicState(str(topic.topic_id), {number: (low[number], high[number]) for number in sorted(low)})
 
     def read(self, start: Mapping[int, int], end: Mapping[int, int]) -> Iterator[Slice]:
         """Yield every committed record from `start` up to `end` (exclusive) of each partition, in slices.
@@ -196,7 +208,7 @@ class KafkaResource(dg.ConfigurableResource[Any]):
             heard = time.monotonic()
             wanted = []
             for message in messages:
-                partition, offset, error = int(message.partition()), int(message.offset()), message.error()
+                partition, offset, error = message.partition() or 0, message.offset() or 0, message.error()
                 if error is None:
                     positions[partition] = offset + 1
                     if offset < end[partition]:
@@ -276,7 +288,7 @@ def _arrow(messages: list[Message]) -> pa.RecordBatch:
     ]
     headers = [
         None if pairs is None else [{"key": key, "value": value} for key, value in pairs]
-        for pairs in (message.headers() for message in messages)
+        for pairs in (cast("list[tuple[str, bytes | None]] | None", message.headers()) for message in messages)
     ]
     return pa.RecordBatch.from_arrays(
         [

@@ -96,7 +96,9 @@ class SparkResource(dg.ConfigurableResource[Any]):
         if not self.remote.startswith("sc://"):
             raise EngineError(f"SPARK_REMOTE is {self.remote!r}, and has to be unset, local[*] or sc://host:port")
         if not answers(self.remote, CONNECT_TIMEOUT_SECONDS):
-            raise EngineError(f"No Spark Connect server answers at {self.remote} (SPARK_REMOTE). Is it up, and the port right?")
+            raise EngineError(
+                f"No Spark Connect server answers at {self.remote} (SPARK_REMOTE). Is it up, and the port right?"
+            )
         return self.remote
 
     def _start_sail(self) -> str:
