@@ -51,7 +51,7 @@ class EmbeddedBroker:
         """The address of the broker that runs now, or None."""
         try:
             with self._open("owner.lock") as owner:
-                if _locked(owner, fcntl.LOCK_EX):
+                if _locked(owner, fcntl.LOCK_SH):
                     return None
             return self._address.read_text() or None
         except FileNotFoundError:
@@ -120,6 +120,7 @@ class EmbeddedBroker:
     def _start(self, topic: str) -> str:
         try:
             self._address.unlink(missing_ok=True)
+            self._await_previous()
             address = self._launch()
             _create_topic(address, topic)
         except BaseException:
@@ -129,6 +130,19 @@ class EmbeddedBroker:
         staged.write_text(address)
         staged.replace(self._address)
         return address
+
+    def _await_previous(self) -> None:
+        """Let the broker of a command that was killed end, which takes a moment; Kafka locks the data it uses."""
+        lock = self.home / "data/.lock"
+        deadline = time.monotonic() + START_TIMEOUT_SECONDS
+        while lock.exists():
+            with lock.open("a") as file:
+                try:
+                    return fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                except BlockingIOError:
+                    if time.monotonic() > deadline:
+                        raise BrokerError(f"another Kafka broker uses {self.home / 'data'} and does not end") from None
+            time.sleep(0.05)
 
     def _launch(self) -> str:
         executable = java()

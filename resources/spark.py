@@ -27,8 +27,6 @@ LOCAL_CONF = {
     "spark.databricks.delta.snapshotPartitions": "2",
     "spark.sql.shuffle.partitions": "2",
     "spark.ui.enabled": "false",
-    # Sessions share Python workers, which else start anew, with their imports, for each run.
-    "spark.sql.artifact.isolation.enabled": "false",
     "spark.driver.host": "127.0.0.1",
     "spark.driver.bindAddress": "127.0.0.1",
     "spark.connect.grpc.binding.address": "127.0.0.1",
