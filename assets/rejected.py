@@ -77,7 +77,7 @@ def silver_rejected_events(bronze: Snapshot, silver: Snapshot) -> Increment:
             Commit(
                 reject(bronze.rows(span), silver.rows(span), silver.rows(), span.records),
                 {BRONZE_BATCH: span.upto},
-                span.records,
+                span,
             )
             for span in bronze.spans(BATCH, rejected.mark(BRONZE_BATCH) or 0, SLICE_RECORDS, upto=judged)
         ),

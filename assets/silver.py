@@ -89,7 +89,7 @@ def silver_vehicles_events(bronze: Snapshot) -> Increment:
     return Increment(
         TABLE,
         lambda silver: (
-            Commit(accept(bronze.rows(span), silver.rows(), span.records), {BRONZE_BATCH: span.upto}, span.records)
+            Commit(accept(bronze.rows(span), silver.rows(), span.records), {BRONZE_BATCH: span.upto}, span)
             for span in bronze.spans(BATCH, after=silver.mark(BRONZE_BATCH) or 0, max_records=SLICE_RECORDS)
         ),
     )

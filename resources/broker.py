@@ -135,13 +135,9 @@ class EmbeddedBroker:
         """Let the broker of a command that was killed end, which takes a moment; Kafka locks the data it uses."""
         lock = self.home / "data/.lock"
         deadline = time.monotonic() + START_TIMEOUT_SECONDS
-        while lock.exists():
-            with lock.open("a") as file:
-                try:
-                    return fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                except BlockingIOError:
-                    if time.monotonic() > deadline:
-                        raise BrokerError(f"another Kafka broker uses {self.home / 'data'} and does not end") from None
+        while lock.exists() and not _free(lock):
+            if time.monotonic() > deadline:
+                raise BrokerError(f"another Kafka broker uses {self.home / 'data'} and does not end")
             time.sleep(0.05)
 
     def _launch(self) -> str:
@@ -214,9 +210,19 @@ def _create_topic(address: str, topic: str) -> None:
 def _answers(address: str) -> bool:
     admin = AdminClient({"bootstrap.servers": address, "log_level": 0, "reconnect.backoff.max.ms": 200})
     try:
-        return bool(admin.list_topics(timeout=5).brokers)
+        return bool(admin.list_topics(timeout=1).brokers)
     except KafkaException:
         return False
+
+
+def _free(lock: Path) -> bool:
+    """Whether nobody holds a lock that Java made, which is of another kind (`fcntl`) than ours."""
+    with lock.open("a") as file:
+        try:
+            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+    return True
 
 
 def _locked(file: IO[str], mode: int) -> bool:

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -21,7 +22,7 @@ from deltalake.exceptions import CommitFailedError, DeltaError
 
 from resources.lease import lease
 from resources.spark import SparkResource
-from resources.table_metadata import column_schema, preview
+from resources.table_metadata import PREVIEW_ROWS, OffsetRanges, column_schema, preview
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame
@@ -106,11 +107,14 @@ class Snapshot:
 
 @dataclass(frozen=True)
 class Commit:
-    """Rows, and the marks that become true with them. `records` bounds the rows where counting them would cost."""
+    """Rows, and the marks that become true with them.
+
+    `span` is where the rows will be found in the table, which an engine needs to be told that is to write them.
+    """
 
     rows: "DataFrame | pa.Table"
     marks: Mapping[str, int]
-    records: int = 0
+    span: Span | None = None
 
 
 @dataclass(frozen=True)
@@ -178,18 +182,17 @@ class DeltaIOManager(dg.ConfigurableIOManager):
         holder = f"Dagster run {context.run_id}"
         with lease(path, holder, self.lease_patience_seconds, context.log.info) as waited:
             snapshot = Snapshot(path, _open_or_create(path, context.asset_key, obj.table), self.spark)
+            seconds = {"waiting for the lease": waited, "reading": 0.0, "computing": 0.0, "committing": 0.0}
             before: dict[str, int | None] = {}
             after: dict[str, int] = {}
-            written = 0
-            shown = obj.table.schema.empty_table()
-            started, committing = time.monotonic(), 0.0
-            for commit in obj.commits(snapshot):
-                for name in commit.marks:
-                    before.setdefault(name, snapshot.mark(name))
-                begun = time.monotonic()
-                rows, added = self._write(snapshot, obj, commit)
-                committing += time.monotonic() - begun
-                written, after, shown = written + added, {**after, **commit.marks}, rows if rows.num_rows else shown
+            shown, written, offsets = obj.table.schema.empty_table(), 0, OffsetRanges()
+            for commit in _timed(obj.commits(snapshot), seconds, "reading"):
+                before |= {name: snapshot.mark(name) for name in commit.marks if name not in before}
+                rows_before = snapshot.count()
+                head = self._write(snapshot, obj, commit, offsets, seconds)
+                after |= commit.marks
+                shown = head if head.num_rows else shown
+                written += snapshot.count() - (rows_before if obj.mode == "append" else 0)
                 context.log.info(f"{_name(context)}: {written} rows written, version {snapshot.table.version()}")
             context.add_output_metadata(
                 {
@@ -198,26 +201,40 @@ class DeltaIOManager(dg.ConfigurableIOManager):
                     "table version": snapshot.table.version(),
                     "dagster/uri": str(path),
                     "dagster/column_schema": column_schema(obj.table.schema),
+                    "offsets": offsets.by_partition(),
                     "marks": {name: {"from": before[name], "to": mark} for name, mark in after.items()},
                     "preview": preview(shown),
-                    "seconds": {
-                        "waiting for the lease": round(waited, 3),
-                        "reading and computing": round(time.monotonic() - started - committing, 3),
-                        "computing and committing": round(committing, 3),
-                    },
+                    "seconds": {phase: round(spent, 3) for phase, spent in seconds.items()},
                 }
             )
 
-    def _write(self, snapshot: Snapshot, increment: Increment, commit: Commit) -> tuple[pa.Table, int]:
-        """Make one commit; the first of its rows, and how many it has."""
+    def _write(
+        self,
+        snapshot: Snapshot,
+        increment: Increment,
+        commit: Commit,
+        offsets: OffsetRanges,
+        seconds: dict[str, float],
+    ) -> pa.Table:
+        """Make one commit, and return the first of its rows."""
         schema = increment.table.schema
-        if not isinstance(commit.rows, pa.Table) and self._engine_writes(increment, commit):
-            previous = snapshot.count()
-            self._append_by_engine(snapshot, increment.table, commit.rows, commit.marks)
-            added = snapshot.count() - previous
-            return (_conform(snapshot.rows().limit(1).toArrow(), schema) if added else schema.empty_table()), added
-        rows = _conform(commit.rows if isinstance(commit.rows, pa.Table) else commit.rows.toArrow(), schema)
-        properties = CommitProperties(app_transactions=[Transaction(name, mark) for name, mark in commit.marks.items()])
+        if not isinstance(commit.rows, pa.Table) and self._engine_writes(commit.span):
+            with _timing(seconds, "committing"):
+                self._append_by_engine(snapshot, increment.table, commit.rows, commit.marks)
+            added = snapshot.rows(commit.span)
+            offsets.add(added.groupBy("partition").agg({"offset": "min"}).toDF("partition", "offset").toArrow())
+            offsets.add(added.groupBy("partition").agg({"offset": "max"}).toDF("partition", "offset").toArrow())
+            return _conform(added.limit(PREVIEW_ROWS).toArrow(), schema)
+        with _timing(seconds, "computing"):
+            rows = _conform(commit.rows if isinstance(commit.rows, pa.Table) else commit.rows.toArrow(), schema)
+        with _timing(seconds, "committing"):
+            self._commit(snapshot, increment, rows, commit.marks)
+        offsets.add(rows)
+        # A copy, since a slice would keep all of the rows in memory.
+        return rows.take(pa.array(range(min(rows.num_rows, PREVIEW_ROWS)), pa.int64()))
+
+    def _commit(self, snapshot: Snapshot, increment: Increment, rows: pa.Table, marks: Mapping[str, int]) -> None:
+        properties = CommitProperties(app_transactions=[Transaction(name, mark) for name, mark in marks.items()])
         try:
             if rows.num_rows or increment.mode == "overwrite":
                 write_deltalake(
@@ -228,16 +245,19 @@ class DeltaIOManager(dg.ConfigurableIOManager):
                     commit_properties=properties,
                 )
             else:
-                snapshot.table.create_write_transaction([], "append", schema, commit_properties=properties)
+                snapshot.table.create_write_transaction(
+                    [], "append", increment.table.schema, commit_properties=properties
+                )
                 snapshot.table.update_incremental()
         except CommitFailedError as error:
-            raise TableError(
-                f"Another writer committed to {snapshot.path} although we hold its lease: {error}"
-            ) from None
-        return rows, rows.num_rows
+            reason = str(error).splitlines()[0]
+            raise TableError(f"Another writer committed to {snapshot.path} despite our lease: {reason}") from None
+        except (DeltaError, OSError) as error:
+            reason = str(error).splitlines()[0]
+            raise TableError(f"Cannot write {snapshot.path} (LAKEHOUSE_ROOT): {reason}") from None
 
-    def _engine_writes(self, increment: Increment, commit: Commit) -> bool:
-        return self.spark.distributed and increment.mode == "append" and commit.records > self.max_collected_records
+    def _engine_writes(self, span: Span | None) -> bool:
+        return self.spark.distributed and span is not None and span.records > self.max_collected_records
 
     def _append_by_engine(
         self, snapshot: Snapshot, table: TableDefinition, rows: "DataFrame", marks: Mapping[str, int]
@@ -254,6 +274,26 @@ class DeltaIOManager(dg.ConfigurableIOManager):
             raise TableError(
                 f"The engine wrote {snapshot.path} without its mark {name}={mark}; it has {snapshot.mark(name)}"
             )
+
+
+@contextmanager
+def _timing(seconds: dict[str, float], phase: str) -> Iterator[None]:
+    begun = time.monotonic()
+    try:
+        yield
+    finally:
+        seconds[phase] += time.monotonic() - begun
+
+
+def _timed(commits: Iterable[Commit], seconds: dict[str, float], phase: str) -> Iterator[Commit]:
+    """The commits, with the time that it takes to get each added to a phase."""
+    remaining = iter(commits)
+    while True:
+        with _timing(seconds, phase):
+            commit = next(remaining, None)
+        if commit is None:
+            return
+        yield commit
 
 
 def _open(path: Path) -> DeltaTable | None:

@@ -30,11 +30,16 @@ from resources.broker import EmbeddedBroker
 REQUEST_TIMEOUT_SECONDS = 10
 STALL_TIMEOUT_SECONDS = 60
 BATCH_RECORDS = 10_000
-MAX_MILLISECONDS = (2**63 - 1) // 1000
+MAX_FETCH_BYTES = 4 * 1024 * 1024
+MAX_QUEUED_BYTES = 32 * 1024 * 1024
+NO_TIMESTAMP = -1
+# The years 1 to 9999 in milliseconds since 1970: what the time types of Spark, Delta and Python hold.
+FIRST_MILLISECOND, LAST_MILLISECOND = -62_135_596_800_000, 253_402_300_799_999
 # What a partition answers while it changes its leader, and just after it was made.
 LEADERLESS = (KafkaError.NOT_LEADER_FOR_PARTITION, KafkaError.LEADER_NOT_AVAILABLE)
 TIMESTAMP_TYPES = {TIMESTAMP_CREATE_TIME: "CreateTime", TIMESTAMP_LOG_APPEND_TIME: "LogAppendTime"}
 
+# A header whose key is not UTF-8, which Kafka's protocol forbids and brokers do not check, is null in both.
 HEADERS = pa.list_(pa.struct([pa.field("key", pa.string()), pa.field("value", pa.binary())]))
 # A record as the broker gives it (https://kafka.apache.org/documentation/#record), with where it lies.
 RECORD = pa.schema(
@@ -87,6 +92,7 @@ class KafkaResource(dg.ConfigurableResource[Any]):
     slice_bytes: int = 64 * 1024 * 1024
 
     _broker: EmbeddedBroker | None = PrivateAttr(default=None)
+    _address: str | None = PrivateAttr(default=None)
     _trouble: deque[str] = PrivateAttr(default_factory=lambda: deque(maxlen=3))
 
     def teardown_after_execution(self, context: dg.InitResourceContext) -> None:
@@ -106,15 +112,12 @@ class KafkaResource(dg.ConfigurableResource[Any]):
             KafkaUnavailable: the properties file cannot be read.
             BrokerError, JavaError: the embedded broker does not start.
         """
-        servers = self.bootstrap_servers
-        if servers is None:
-            if self._broker is None:
-                broker = EmbeddedBroker(Path(self.broker_home))
-                broker.connect(self.topic)
-                self._broker = broker
-            servers = self._broker.running()
+        if self.bootstrap_servers is None and self._broker is None:
+            broker = EmbeddedBroker(Path(self.broker_home))
+            self._address = broker.connect(self.topic)
+            self._broker = broker
         config: dict[str, Any] = {
-            "bootstrap.servers": servers,
+            "bootstrap.servers": self.bootstrap_servers or self._address,
             "log_level": 0,
             "error_cb": lambda error: self._trouble.append(error.str()),
         }
@@ -180,8 +183,8 @@ class KafkaResource(dg.ConfigurableResource[Any]):
                     # The default of a second leaves a reader asleep that is faster than the network.
                     "fetch.queue.backoff.ms": 10,
                     "fetch.wait.max.ms": 100,
-                    "fetch.message.max.bytes": 4 * 1024 * 1024,
-                    "queued.max.messages.kbytes": 32 * 1024,
+                    "fetch.message.max.bytes": min(MAX_FETCH_BYTES, self.slice_bytes),
+                    "queued.max.messages.kbytes": max(min(MAX_QUEUED_BYTES, self.slice_bytes) // 1024, 1),
                 }
             )
             try:
@@ -250,15 +253,19 @@ class KafkaResource(dg.ConfigurableResource[Any]):
             if cause.code() == KafkaError.UNKNOWN_TOPIC_OR_PART:
                 raise KafkaUnavailable(
                     f"Topic {self.topic!r} (KAFKA_TOPIC) does not exist on {self._place()}. Create it, for instance: "
-                    f"kafka-topics.sh --bootstrap-server {self.bootstrap_servers} --create --topic {self.topic}"
+                    f"kafka-topics.sh --bootstrap-server {self.bootstrap_servers or self._address} --create "
+                    f"--topic {self.topic}"
                 ) from None
             said = "; ".join(dict.fromkeys([*self._trouble, cause.str()]))
-            raise KafkaUnavailable(f"Kafka at {self._place()} does not answer as it should: {said}") from None
+            raise KafkaUnavailable(
+                f"Kafka at {self._place()} does not give us topic {self.topic!r} (KAFKA_TOPIC): {said}"
+            ) from None
 
     def _place(self) -> str:
+        place = f"{self.bootstrap_servers} (KAFKA_BOOTSTRAP_SERVERS)"
         if self.bootstrap_servers is None:
-            return f"the embedded broker in {self.broker_home}"
-        return f"{self.bootstrap_servers} (KAFKA_BOOTSTRAP_SERVERS)"
+            place = f"the embedded broker in {self.broker_home}, whose log is broker.log,"
+        return place + (f" with {self.properties_file} (KAFKA_PROPERTIES_FILE)" if self.properties_file else "")
 
 
 def read_properties(path: Path) -> dict[str, str]:
@@ -269,8 +276,8 @@ def read_properties(path: Path) -> dict[str, str]:
     """
     try:
         lines = [line.strip() for line in path.read_text().splitlines()]
-    except OSError as error:
-        raise KafkaUnavailable(f"cannot read {path} (KAFKA_PROPERTIES_FILE): {error.strerror}") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise KafkaUnavailable(f"{path} (KAFKA_PROPERTIES_FILE) cannot be read: {error}") from None
     settings = [line.partition("=") for line in lines if line and not line.startswith("#")]
     for number, (key, separator, _) in enumerate(settings, start=1):
         if not separator:
@@ -279,16 +286,12 @@ def read_properties(path: Path) -> dict[str, str]:
 
 
 def _arrow(messages: list[Message]) -> pa.RecordBatch:
-    kinds, milliseconds = zip(*(message.timestamp() for message in messages), strict=True)
-    types = [TIMESTAMP_TYPES.get(kind) for kind in kinds]
-    # A clock can claim any 64 bits of milliseconds; in microseconds the outermost do not fit.
+    stamps = [message.timestamp() for message in messages]
+    types = [None if time == NO_TIMESTAMP else TIMESTAMP_TYPES.get(kind) for kind, time in stamps]
+    # A producer's clock can claim any 64 bits.
     times = [
-        None if kind is None or abs(time) > MAX_MILLISECONDS else time
-        for kind, time in zip(types, milliseconds, strict=True)
-    ]
-    headers = [
-        None if pairs is None else [{"key": key, "value": value} for key, value in pairs]
-        for pairs in (cast("list[tuple[str, bytes | None]] | None", message.headers()) for message in messages)
+        time if kind is not None and FIRST_MILLISECOND <= time <= LAST_MILLISECOND else None
+        for kind, (_, time) in zip(types, stamps, strict=True)
     ]
     return pa.RecordBatch.from_arrays(
         [
@@ -299,7 +302,19 @@ def _arrow(messages: list[Message]) -> pa.RecordBatch:
             pa.array(types, pa.string()),
             pa.array([message.key() for message in messages], pa.binary()),
             pa.array([message.value() for message in messages], pa.binary()),
-            pa.array(headers, HEADERS),
+            pa.array([_headers(message) for message in messages], HEADERS),
         ],
         schema=RECORD,
     )
+
+
+def _headers(message: Message) -> list[dict[str, str | bytes | None]] | None:
+    try:
+        pairs = cast("list[tuple[str, bytes | None]] | None", message.headers())
+    except SystemError:  # confluent-kafka's answer to a key that is not UTF-8; it then gives none of the headers
+        dg.get_dagster_logger().warning(
+            f"The headers of {message.topic()} partition {message.partition()} offset {message.offset()} cannot be "
+            "read, as one of their keys is not UTF-8; all else of the record is kept"
+        )
+        return [{"key": None, "value": None}]
+    return None if pairs is None else [{"key": key, "value": value} for key, value in pairs]

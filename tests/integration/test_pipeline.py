@@ -137,11 +137,16 @@ def test_whatever_the_records_all_are_kept_and_each_is_accounted_for(lakehouse, 
         ("car", 3, 48.8),
         ("scoot", 2, 48.8),
     ]
-    metadata = {
-        m.asset_key.to_user_string(): m.metadata
-        for m in first.asset_materializations_for_node("silver__rejected_events")
-    }
-    assert metadata["silver/rejected_events"]["rows written"].value == 10
+    (bronze,) = first.asset_materializations_for_node("bronze__vehicles_events")
+    (rejected,) = first.asset_materializations_for_node("silver__rejected_events")
+    assert bronze.metadata["offsets"].value == {"0": {"from": 0, "to": 13}, "2": {"from": 0, "to": 1}}
+    assert [bronze.metadata[name].value for name in ("rows written", "dagster/row_count", "table version")] == [
+        16,
+        16,
+        1,
+    ]
+    assert rejected.metadata["rows written"].value == 10
+    assert rejected.metadata["marks"].value == {"bronze/batch": {"from": None, "to": 1}}
     assert all(check.passed for check in first.get_asset_check_evaluations())
     assert len(first.get_asset_check_evaluations()) == 4
 
