@@ -1,12 +1,13 @@
 """Reading a Kafka topic: where it begins and ends, and bounded slices of its records as Arrow tables."""
 
+import operator
 import time
 from collections import deque
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import dagster as dg
 import pyarrow as pa
@@ -35,8 +36,15 @@ MAX_QUEUED_BYTES = 32 * 1024 * 1024
 NO_TIMESTAMP = -1
 # The years 1 to 9999 in milliseconds since 1970: what the time types of Spark, Delta and Python hold.
 FIRST_MILLISECOND, LAST_MILLISECOND = -62_135_596_800_000, 253_402_300_799_999
-# What a partition answers while it changes its leader, and just after it was made.
-LEADERLESS = (KafkaError.NOT_LEADER_FOR_PARTITION, KafkaError.LEADER_NOT_AVAILABLE)
+# What a broker answers just after a topic was made, and while a partition changes its leader.
+UNSETTLED = (
+    KafkaError.UNKNOWN_TOPIC_OR_PART,
+    KafkaError.NOT_LEADER_FOR_PARTITION,
+    KafkaError.LEADER_NOT_AVAILABLE,
+    KafkaError.UNKNOWN_LEADER_EPOCH,
+    KafkaError.FENCED_LEADER_EPOCH,
+)
+SETTLING_SECONDS = 5
 TIMESTAMP_TYPES = {TIMESTAMP_CREATE_TIME: "CreateTime", TIMESTAMP_LOG_APPEND_TIME: "LogAppendTime"}
 
 # A header whose key is not UTF-8, which Kafka's protocol forbids and brokers do not check, is null in both.
@@ -133,12 +141,13 @@ class KafkaResource(dg.ConfigurableResource[Any]):
         """
         with self._explained():
             admin = AdminClient(self.client_config())
-            deadline = time.monotonic() + REQUEST_TIMEOUT_SECONDS
+            deadline = time.monotonic() + SETTLING_SECONDS
             while True:
                 try:
                     return self._ask(admin)
                 except KafkaException as error:
-                    if error.args[0].code() not in LEADERLESS or time.monotonic() > deadline:
+                    if error.args[0].code() not in UNSETTLED or time.monotonic() > deadline:
+                        admin.poll(0)  # what the client met with comes to `error_cb` now
                         raise
                 time.sleep(0.1)
 
@@ -219,7 +228,8 @@ class KafkaResource(dg.ConfigurableResource[Any]):
                 elif error.code() == KafkaError._PARTITION_EOF:
                     positions[partition] = max(offset, positions[partition])
                 else:
-                    raise KafkaException(error)
+                    where = f"partition {partition} from offset {positions[partition]}"
+                    raise KafkaException(KafkaError(error.code(), f"{where}: {error.str()}"))
             done = {partition for partition in unfinished if positions[partition] >= end[partition]}
             if done:
                 consumer.pause([TopicPartition(self.topic, partition) for partition in done])
@@ -308,10 +318,15 @@ def _arrow(messages: list[Message]) -> pa.RecordBatch:
     )
 
 
+_call_headers = operator.methodcaller("headers")
+
+
 def _headers(message: Message) -> list[dict[str, str | bytes | None]] | None:
+    # On a key that is not UTF-8, confluent-kafka sets an exception and returns a broken list all the same. Called as
+    # a method, which the interpreter may shorten, the list can come through and end the process; called so, never.
     try:
-        pairs = cast("list[tuple[str, bytes | None]] | None", message.headers())
-    except SystemError:  # confluent-kafka's answer to a key that is not UTF-8; it then gives none of the headers
+        pairs: list[tuple[str, bytes | None]] | None = _call_headers(message)
+    except SystemError:
         dg.get_dagster_logger().warning(
             f"The headers of {message.topic()} partition {message.partition()} offset {message.offset()} cannot be "
             "read, as one of their keys is not UTF-8; all else of the record is kept"

@@ -37,6 +37,7 @@ def topic(broker: str) -> str:
     name = f"test-{uuid.uuid4()}"
     admin = AdminClient({"bootstrap.servers": broker})
     admin.create_topics([NewTopic(name, PARTITIONS, 1)])[name].result(30)
+    KafkaResource(bootstrap_servers=broker, topic=name, group="", broker_home="").state()  # waits for its leaders
     return name
 
 

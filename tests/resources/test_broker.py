@@ -152,7 +152,7 @@ def test_without_java_the_folder_stays_free_for_the_next_command(tmp_path, monke
 
 def test_a_topic_that_kafka_refuses_is_named(home):
     broker = EmbeddedBroker(home)
-    with pytest.raises(BrokerError, match="'no topic!'.*invalid"):
+    with pytest.raises(BrokerError, match=r"'no topic!'.*invalid"):
         broker.connect("no topic!")
     assert broker.running() is None
 
