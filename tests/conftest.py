@@ -70,7 +70,9 @@ def remote(request: pytest.FixtureRequest) -> str | None:
     return url
 
 
-@pytest.fixture(scope="session")
+# Not for the whole session: PySpark gives the session that is open to whoever asks, so that a run of the pipeline
+# would end up on this one, and close it.
+@pytest.fixture(scope="module")
 def engine(remote: str | None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[SparkResource]:
     """A session of each engine."""
     resource = SparkResource(remote=remote, home=str(tmp_path_factory.mktemp("engine")))

@@ -1,4 +1,4 @@
-"""A session on each of the three engines, and what is said when there is none."""
+"""The engines' sessions: opened at first use, gone with the run, and what is said when there is none."""
 
 import subprocess
 import sys
@@ -14,21 +14,6 @@ from resources.spark import EngineError, SparkResource, connect_server_command
 
 def close(resource):
     resource.teardown_after_execution(dg.build_init_resource_context())
-
-
-def test_a_session_computes_in_utc(engine):
-    row = engine.session.sql(
-        "SELECT 1 + 1 AS two, CAST(TIMESTAMP '2026-01-01 00:30:00+01:00' AS STRING) AS time"
-    ).first()
-    assert (row.two, row.time) == (2, "2025-12-31 23:30:00")
-
-
-def test_it_is_one_session_until_it_is_closed(engine):
-    assert engine.session is engine.session
-
-
-def test_only_apache_spark_is_distributed(engine, remote):
-    assert engine.distributed == (remote is not None)
 
 
 def test_a_closed_resource_opens_again(tmp_path):
