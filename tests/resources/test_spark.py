@@ -25,8 +25,9 @@ def test_a_closed_resource_opens_again(tmp_path):
 
 def test_a_local_jvm_is_gone_with_the_resource(tmp_path):
     resource = SparkResource(remote="local[1]", home=str(tmp_path))
+    before = set(psutil.Process().children())
     assert resource.session.range(3).count() == 3
-    (supervisor,) = psutil.Process().children()[-1:]
+    (supervisor,) = set(psutil.Process().children()) - before
     (java,) = [child for child in supervisor.children(recursive=True) if "java" in child.name()]
     close(resource)
     assert not java.is_running()
