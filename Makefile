@@ -9,7 +9,7 @@ export DAGSTER_HOME ?= $(CURDIR)/.lakehouse/dagster
 JAVA_FOR_RUN := $(if $(KAFKA_BOOTSTRAP_SERVERS),,java)
 
 .DEFAULT_GOAL := help
-.PHONY: help install run dev test check fix lock wheel
+.PHONY: help install run dev test check fix lock wheel image deploy undeploy jobs workflow test-cluster
 
 help: ## Show these verbs
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "%-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -61,3 +61,24 @@ lock: ## Resolve the dependencies of pyproject.toml anew into the locks
 		pyproject.toml -o requirements.lock
 	$(BIN)/uv pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes --no-annotate \
 		--group dev -c requirements.lock -o requirements-dev.lock
+	$(BIN)/uv pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes --no-annotate \
+		--group spark -c requirements.lock -o k8s/image/spark/requirements.lock
+
+# Kubernetes: the cluster is whatever the kubeconfig says.
+OVERLAY ?= local
+TAG ?= dev
+DOCKER_BUILD ?= docker build
+LOAD ?= kind load docker-image
+PURGE ?= no
+
+image: wheel ## Build the two images and load them into the cluster (TAG, DOCKER_BUILD, LOAD)
+	mkdir dist/jars && $(BIN)/python -m resources.spark dist/jars
+	$(DOCKER_BUILD) --tag lakehouse-dagster:$(TAG) --file k8s/image/lakehouse/Dockerfile .
+	$(DOCKER_BUILD) --tag lakehouse-spark:$(TAG) --file k8s/image/spark/Dockerfile .
+	$(LOAD) lakehouse-dagster:$(TAG) lakehouse-spark:$(TAG)
+
+deploy: ## Bring an overlay into the cluster, and wait until it is up (OVERLAY, TAG)
+	@k8s/deploy $(OVERLAY) $(TAG)
+
+undeploy: ## Remove it; the tables stay unless PURGE=yes (OVERLAY, PURGE)
+	@k8s/undeploy $(OVERLAY) $(PURGE)

@@ -14,6 +14,7 @@ INTERVAL_SECONDS = 10
 FIRST_RETRY = dt.timedelta(seconds=30)
 LAST_RETRY = dt.timedelta(hours=1)
 REMEMBERED_RUNS = 10
+IN_FLIGHT_AT_MOST = dt.timedelta(hours=1)
 
 UNFINISHED = [
     status
@@ -35,12 +36,9 @@ def new_vehicle_events(
     No cursor and no run key: the tables and the runs are the state, so nothing is forgotten. After failures the
     next run waits, twice as long each time. A tick reads no record and starts no engine and no broker.
     """
-    for job in (refresh.name, lakehouse.name):
-        running = context.instance.get_run_records(dg.RunsFilter(job_name=job, statuses=UNFINISHED), limit=1)
-        if running:
-            return dg.SkipReason(
-                f"run {running[0].dagster_run.run_id} of {job} is {running[0].dagster_run.status.value}"
-            )
+    in_flight = _in_flight(context.instance)
+    if in_flight is not None:
+        return dg.SkipReason(f"run {in_flight.run_id} of {in_flight.job_name} is {in_flight.status.value}")
     waiting = _wait_after_failures(context.instance)
     if waiting > dt.timedelta():
         return dg.SkipReason(f"the last run failed; the next try is in {waiting.total_seconds():.0f} s")
@@ -53,6 +51,21 @@ def new_vehicle_events(
     if found.records or found.lost or found.recreated:
         return dg.RunRequest(tags={"lakehouse/new_offsets": str(found.records)})
     return dg.SkipReason(f"Bronze has everything of {kafka.topic!r}: " + _listed(found.end))
+
+
+def _in_flight(instance: dg.DagsterInstance) -> dg.DagsterRun | None:
+    """A launched run that is on its way to take what is new.
+
+    Runs of a command line do not count: nobody would say of them that they died, and a second run only waits for the
+    tables. For the same reason no run counts for longer than that wait.
+    """
+    recent = dt.datetime.now(dt.UTC) - IN_FLIGHT_AT_MOST
+    for job in (refresh.name, lakehouse.name):
+        unfinished = dg.RunsFilter(job_name=job, statuses=UNFINISHED, updated_after=recent)
+        for record in instance.get_run_records(unfinished):
+            if record.dagster_run.remote_job_origin is not None:
+                return record.dagster_run
+    return None
 
 
 def _wait_after_failures(instance: dg.DagsterInstance) -> dt.timedelta:

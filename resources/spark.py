@@ -2,6 +2,7 @@
 
 import itertools
 import secrets
+import shutil
 import sys
 import time
 from pathlib import Path
@@ -137,10 +138,8 @@ def connect_server_command(master: str, port: int, work: Path) -> list[str]:
 
     spark_home = Path(pyspark.__file__).parent
     java_home = java().resolve().parent.parent
-    shipped = {_artifact(jar) for jar in (spark_home / "jars").glob("*.jar")}
-    added = [str(jar) for jar in jars(DELTA_JAR) if _artifact(jar) not in shipped]
     conf = LOCAL_CONF | {
-        "spark.jars": ",".join(added),
+        "spark.jars": ",".join(map(str, delta_jars())),
         "spark.connect.grpc.binding.port": str(port),
         "spark.sql.warehouse.dir": str(work / "warehouse"),
     }
@@ -152,6 +151,18 @@ def connect_server_command(master: str, port: int, work: Path) -> list[str]:
         *(word for key, value in conf.items() for word in ("--conf", f"{key}={value}")),
         *("--class", "org.apache.spark.sql.connect.service.SparkConnectServer", "spark-internal"),
     ]
+
+
+def delta_jars() -> list[Path]:
+    """Delta for Apache Spark, without the jars that the installed `pyspark` ships.
+
+    Raises:
+        JavaError: they cannot be had.
+    """
+    import pyspark
+
+    shipped = {_artifact(jar) for jar in Path(pyspark.__file__).parent.glob("jars/*.jar")}
+    return [jar for jar in jars(DELTA_JAR) if _artifact(jar) not in shipped]
 
 
 def answers(url: str, timeout_seconds: float) -> bool:
@@ -171,3 +182,8 @@ def _artifact(jar: Path) -> str:
     """The artifact of a jar's file name, without its version: `zstd-jni` of `zstd-jni-1.5.7-7.jar`."""
     words = jar.stem.split("-")
     return "-".join(itertools.takewhile(lambda word: not word[:1].isdigit(), words))
+
+
+if __name__ == "__main__":
+    for jar in delta_jars():
+        shutil.copy(jar, sys.argv[1])

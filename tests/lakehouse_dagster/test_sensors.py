@@ -4,6 +4,7 @@ import datetime as dt
 
 import dagster as dg
 import pytest
+from dagster._core.remote_origin import GrpcServerCodeLocationOrigin, RemoteJobOrigin, RemoteRepositoryOrigin
 
 from assets.bronze import bronze_vehicles_events
 from lakehouse_dagster import sensors
@@ -44,8 +45,15 @@ def refresh(tmp_path, kafka, instance):
     return run
 
 
-def a_run(instance, job, status):
-    return instance.create_run_for_job(job_def=defs.resolve_job_def(job), status=status)
+def a_run(instance, job, status, launched=True):
+    """A run that was launched, by UI or sensor, or one that a command line executes in its own process."""
+    location = GrpcServerCodeLocationOrigin(host="code-location", port=3030, location_name="lakehouse_dagster")
+    origin = RemoteJobOrigin(RemoteRepositoryOrigin(location, "__repository__"), job)
+    return instance.create_run_for_job(
+        job_def=defs.resolve_job_def(job),
+        status=status,
+        remote_job_origin=origin if launched else None,
+    )
 
 
 def test_a_topic_without_records_starts_nothing(tick):
@@ -73,6 +81,19 @@ def test_one_run_at_a_time(tick, send, instance, job, status):
     send(b"one")
     run = a_run(instance, job, status)
     assert f"run {run.run_id} of {job} is {status.value}" in tick().skip_message
+
+
+def test_a_run_of_a_command_line_does_not_keep_others_from_starting(tick, send, instance):
+    send(b"one")
+    a_run(instance, "refresh", dg.DagsterRunStatus.STARTED, launched=False)
+    assert isinstance(tick(), dg.RunRequest)
+
+
+def test_a_run_that_never_ended_does_not_keep_others_from_starting_for_ever(tick, send, instance, monkeypatch):
+    send(b"one")
+    a_run(instance, "refresh", dg.DagsterRunStatus.STARTED)
+    monkeypatch.setattr(sensors, "IN_FLIGHT_AT_MOST", dt.timedelta())
+    assert isinstance(tick(), dg.RunRequest)
 
 
 def test_a_failed_run_is_tried_again_later_and_never_forgotten(tick, send, instance, monkeypatch):
