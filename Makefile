@@ -40,7 +40,7 @@ dev: install $(JAVA_FOR_RUN) | $(DAGSTER_HOME) ## Run Kafka and the Dagster UI u
 	@$(BIN)/python -m lakehouse_dagster dev
 
 test: install java ## Run the tests, on a real Kafka and both engines
-	$(BIN)/pytest
+	$(BIN)/pytest --ignore tests/cluster
 
 check: install ## Check style, formatting, types and layers; change nothing
 	$(BIN)/ruff check
@@ -80,5 +80,22 @@ image: wheel ## Build the two images and load them into the cluster (TAG, DOCKER
 deploy: ## Bring an overlay into the cluster, and wait until it is up (OVERLAY, TAG)
 	@k8s/deploy $(OVERLAY) $(TAG)
 
+jobs: ## Version A, beside what is deployed: producer, Bronze, Silver and Gold as four Jobs, one after the other
+	@kubectl -n lakehouse delete jobs --selector lakehouse/step
+	@for step in producer bronze silver gold; do \
+		kubectl apply -k k8s/jobs --selector "lakehouse/step=$$step" && \
+		kubectl -n lakehouse wait --for=condition=complete --timeout=10m "job/$$step-job" || exit 1; done
+	@kubectl -n lakehouse get jobs --selector lakehouse/step
+
+workflow: ## Version B, beside what is deployed: the same as a workflow of Argo Workflows
+	kubectl apply -k k8s/argo
+	@workflow=$$(kubectl create -f k8s/argo/submit.yaml --output name) && \
+		kubectl -n lakehouse wait --for=condition=Completed --timeout=4h "$$workflow" && \
+		kubectl -n lakehouse get "$$workflow" && \
+		test "$$(kubectl -n lakehouse get "$$workflow" --output 'jsonpath={.status.phase}')" = Succeeded
+
 undeploy: ## Remove it; the tables stay unless PURGE=yes (OVERLAY, PURGE)
 	@k8s/undeploy $(OVERLAY) $(PURGE)
+
+test-cluster: image ## Test all of it on the cluster; its namespace lakehouse must not be in use
+	LOAD="$(LOAD)" $(BIN)/pytest tests/cluster

@@ -1,0 +1,125 @@
+"""Overlay `small`: what dies in the middle of a run comes back by itself, and the promises hold."""
+
+import json
+import subprocess
+from contextlib import contextmanager
+
+import pytest
+
+OVERLAY = "small"
+pytestmark = pytest.mark.cluster
+
+EVENTS = 30_000
+# Ends when there is a file that was not there when it began.
+WATCH = """
+import pathlib, sys, time
+found = lambda: set(pathlib.Path("/data").glob(sys.argv[1]))
+before = found()
+print("watching", flush=True)
+while not found() - before:
+    time.sleep(0.002)
+"""
+# Holds a table's lease until its standard input closes.
+HOLD = """
+import fcntl, pathlib, sys
+path = pathlib.Path("/data", sys.argv[1])
+path.parent.mkdir(parents=True, exist_ok=True)
+with path.open("a") as lock:
+    fcntl.flock(lock, fcntl.LOCK_EX)
+    print("held", flush=True)
+    sys.stdin.read()
+"""
+
+
+@pytest.fixture
+def beside(kubectl_exec):
+    """A Python program in the code location's pod, running beside the test once it has said its first line."""
+
+    @contextmanager
+    def run(program, argument):
+        process = kubectl_exec("python", "-c", program, argument)
+        try:
+            assert process.stdout.readline().strip() in (b"watching", b"held")
+            yield process
+        finally:
+            process.communicate()
+
+    return run
+
+
+@pytest.fixture
+def kubectl_exec():
+    def start(*command):
+        words = ["kubectl", "-n", "lakehouse", "exec", "-i", "deploy/code-location", "--", *command]
+        return subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+
+    return start
+
+
+def in_flight(cluster):
+    return next((run["runId"] for run in cluster.runs() if run["status"] == "STARTED"), None)
+
+
+@pytest.mark.parametrize("table", ["bronze/vehicles_events", "silver/vehicles_events"])
+def test_a_run_killed_while_it_writes_is_retried_and_every_promise_holds(cluster, beside, kubectl_exec, table):
+    cluster.quiet()
+    with beside(WATCH, f"{table}/**/*.parquet") as watcher:
+        producer = kubectl_exec("python", "-m", "producer", "--count", str(EVENTS))
+        assert watcher.wait(180) == 0
+        killed = in_flight(cluster)
+        cluster.kill_pod_of(killed)
+        producer.communicate()
+        assert producer.returncode == 0
+    assert cluster.retry_of(killed)["status"] == "SUCCESS"
+    assert cluster.run(killed)["status"] == "FAILURE"
+    cluster.quiet()
+    cluster.assert_promises()
+
+
+def test_a_run_killed_before_golds_swap_is_retried_and_every_promise_holds(cluster, beside, eventually):
+    cluster.quiet()
+    with beside(HOLD, "gold/.stats.lock") as holder:
+        cluster.produce(30)
+        killed = eventually(lambda: in_flight(cluster), 60, "the sensor starts a run")
+        eventually(lambda: "Waiting for" in cluster.messages(killed), 60, "the run waits for gold/stats")
+        cluster.kill_pod_of(killed)
+        holder.stdin.close()
+        holder.stdin = None
+    assert cluster.retry_of(killed)["status"] == "SUCCESS"
+    cluster.quiet()
+    cluster.assert_promises()
+
+
+def test_a_run_over_its_memory_limit_fails_with_the_reason_and_leaves_nothing_behind(cluster, kubectl):
+    cluster.quiet()
+    limit = {"container_config": {"resources": {"requests": {"memory": "64Mi"}, "limits": {"memory": "280Mi"}}}}
+    starved = cluster.launch("lakehouse", **{"dagster-k8s/config": json.dumps(limit), "dagster/max_retries": "0"})
+    assert cluster.finished(starved)["status"] == "FAILURE"
+    assert "OOMKilled" in cluster.messages(starved)
+    assert cluster.pod_of(starved) is None
+    # Neither a lock nor a slot of a pool is left: the next run gets all it needs.
+    following = cluster.launch("lakehouse")
+    assert cluster.finished(following)["status"] == "SUCCESS", cluster.messages(following)
+    cluster.quiet()
+    cluster.assert_promises()
+
+
+@pytest.mark.parametrize(
+    "pod",
+    [
+        "app.kubernetes.io/component=postgres",
+        "app.kubernetes.io/component=kafka",
+        "app.kubernetes.io/component=daemon",
+        "app.kubernetes.io/component=code-location",
+    ],
+)
+def test_what_a_run_stands_on_may_restart_in_its_middle(cluster, eventually, kubectl, pod):
+    cluster.quiet()
+    expected = sum(cluster.gold().values()) + EVENTS
+    cluster.produce(EVENTS)
+    eventually(lambda: in_flight(cluster), 120, "the sensor starts a run")
+    kubectl("delete", "pod", f"--selector={pod}", "--force", "--grace-period=0")
+    kubectl("wait", "pod", f"--selector={pod}", "--for=condition=Ready", "--timeout=180s")
+    eventually(lambda: sum(cluster.gold().values()) == expected, 300, "Gold has all events")
+    cluster.quiet()
+    cluster.assert_promises()
