@@ -1,11 +1,14 @@
-"""When a run starts by itself: as soon as Kafka has records that Bronze has not."""
+"""When a run starts by itself: as soon as Kafka has records that Bronze has not, or Bronze what the others have not."""
 
 import datetime as dt
 from collections.abc import Mapping
 
 import dagster as dg
 
-from assets.bronze import backlog, bronze_vehicles_events
+from assets.bronze import BATCH, backlog, bronze_vehicles_events
+from assets.daily_stats import gold_daily_stats
+from assets.rejected import silver_rejected_events
+from assets.silver import BRONZE_BATCH, silver_vehicles_events
 from lakehouse_dagster.jobs import lakehouse, refresh
 from resources.delta import DeltaIOManager, TableError
 from resources.kafka import KafkaResource, KafkaUnavailable
@@ -31,26 +34,44 @@ UNFINISHED = [
 def new_vehicle_events(
     context: dg.SensorEvaluationContext, kafka: KafkaResource, delta: dg.ResourceParam[DeltaIOManager]
 ) -> dg.SensorResult | dg.SkipReason | dg.RunRequest:
-    """Start `refresh` when the topic's watermarks are past Bronze's marks, one run at a time.
+    """Start `refresh` when a table's marks are behind what it is made from, one run at a time.
 
-    No cursor and no run key: the tables and the runs are the state, so nothing is forgotten. After failures the
-    next run waits, twice as long each time. A tick reads no record and starts no engine and no broker.
+    No cursor and no run key: the tables and the runs are the state, so nothing is forgotten, also not what a run left
+    undone that failed half-way. After failures the next run waits, twice as long each time. A tick reads no record and
+    starts no engine and no broker.
     """
     in_flight = _in_flight(context.instance)
     if in_flight is not None:
         return dg.SkipReason(f"run {in_flight.run_id} of {in_flight.job_name} is {in_flight.status.value}")
-    waiting = _wait_after_failures(context.instance)
+    failures, waiting = _failures(context.instance)
     if waiting > dt.timedelta():
         return dg.SkipReason(f"the last run failed; the next try is in {waiting.total_seconds():.0f} s")
     if not kafka.available():
         return dg.SkipReason("no broker runs here: start one with `make dev`, or set KAFKA_BOOTSTRAP_SERVERS")
     try:
         found = backlog(kafka.topic, kafka.state(), delta.snapshot(bronze_vehicles_events.key))
+        behind = _behind(delta)
     except (KafkaUnavailable, TableError) as error:
         return dg.SkipReason(str(error))
-    if found.records or found.lost or found.recreated:
-        return dg.RunRequest(tags={"lakehouse/new_offsets": str(found.records)})
+    if found.records or found.lost or found.recreated or behind or failures:
+        tags = {"lakehouse/new_offsets": str(found.records), "lakehouse/behind": ",".join(behind)}
+        return dg.RunRequest(tags={name: value for name, value in tags.items() if value})
     return dg.SkipReason(f"Bronze has everything of {kafka.topic!r}: " + _listed(found.end))
+
+
+def _behind(delta: DeltaIOManager) -> list[str]:
+    """The tables that have not judged all rows of the one that they are made from."""
+    behind = []
+    for upstream, asset in (
+        (bronze_vehicles_events, silver_vehicles_events),
+        (bronze_vehicles_events, silver_rejected_events),
+        (silver_vehicles_events, gold_daily_stats),
+    ):
+        source, table = delta.snapshot(upstream.key), delta.snapshot(asset.key)
+        judged = (table.mark(BRONZE_BATCH) if table is not None else None) or 0
+        if source is not None and next(source.spans(BATCH, judged, max_records=1), None) is not None:
+            behind.append(asset.key.to_user_string())
+    return behind
 
 
 def _in_flight(instance: dg.DagsterInstance) -> dg.DagsterRun | None:
@@ -68,7 +89,8 @@ def _in_flight(instance: dg.DagsterInstance) -> dg.DagsterRun | None:
     return None
 
 
-def _wait_after_failures(instance: dg.DagsterInstance) -> dt.timedelta:
+def _failures(instance: dg.DagsterInstance) -> tuple[int, dt.timedelta]:
+    """How many of the last runs failed in a row, and how long the next one has to wait for that."""
     records = instance.get_run_records(dg.RunsFilter(job_name=refresh.name), limit=REMEMBERED_RUNS)
     failures = 0
     for record in records:
@@ -76,9 +98,9 @@ def _wait_after_failures(instance: dg.DagsterInstance) -> dt.timedelta:
             break
         failures += 1
     if not failures or records[0].end_time is None:
-        return dt.timedelta()
+        return failures, dt.timedelta()
     delay: dt.timedelta = min(FIRST_RETRY * 2.0 ** (failures - 1), LAST_RETRY)
-    return dt.datetime.fromtimestamp(records[0].end_time, dt.UTC) + delay - dt.datetime.now(dt.UTC)
+    return failures, dt.datetime.fromtimestamp(records[0].end_time, dt.UTC) + delay - dt.datetime.now(dt.UTC)
 
 
 def _listed(offsets: Mapping[int, int]) -> str:

@@ -12,6 +12,7 @@ from lakehouse_dagster.definitions import defs
 from lakehouse_dagster.sensors import new_vehicle_events
 from resources.delta import DeltaIOManager
 from resources.kafka import KafkaResource
+from resources.parquet import ParquetIOManager
 from resources.spark import SparkResource
 
 
@@ -35,12 +36,14 @@ def tick(instance, tmp_path, kafka):
 
 @pytest.fixture
 def refresh(tmp_path, kafka, instance):
-    """A run of Bronze alone: what it takes for the sensor to be content."""
+    """A run of every table, or of Bronze alone, as one that fails afterwards leaves it."""
 
-    def run():
-        delta = DeltaIOManager(root=str(tmp_path / "lake"), spark=SparkResource(home=str(tmp_path / "spark")))
-        resources = {"kafka": kafka, "delta": delta}
-        assert dg.materialize([bronze_vehicles_events], resources=resources, instance=instance).success
+    def run(*selected):
+        root = str(tmp_path / "lake")
+        delta = DeltaIOManager(root=root, spark=SparkResource(home=str(tmp_path / "spark")))
+        resources = {"kafka": kafka, "delta": delta, "parquet": ParquetIOManager(root=root)}
+        tables = [asset for asset in defs.assets if asset.key.path[0] != "kafka"]
+        assert dg.materialize(selected or tables, resources=resources, instance=instance).success
 
     return run
 
@@ -54,6 +57,17 @@ def a_run(instance, job, status, launched=True):
         status=status,
         remote_job_origin=origin if launched else None,
     )
+
+
+def test_what_a_run_left_undone_behind_bronze_starts_one(tick, send, refresh):
+    send(b"one")
+    refresh(bronze_vehicles_events)
+    assert tick().tags == {
+        "lakehouse/new_offsets": "0",
+        "lakehouse/behind": "silver/vehicles_events,silver/rejected_events",
+    }
+    refresh()
+    assert "Bronze has everything" in tick().skip_message
 
 
 def test_a_topic_without_records_starts_nothing(tick):
@@ -108,14 +122,14 @@ def test_each_failure_doubles_the_wait_up_to_an_hour(instance):
     waits = []
     for _ in range(9):
         instance.report_run_failed(a_run(instance, "refresh", dg.DagsterRunStatus.STARTED))
-        waits.append(sensors._wait_after_failures(instance).total_seconds())
+        waits.append(sensors._failures(instance)[1].total_seconds())
     assert waits == pytest.approx([30, 60, 120, 240, 480, 960, 1920, 3600, 3600], abs=10)
 
 
 def test_a_success_ends_the_waiting(instance):
     instance.report_run_failed(a_run(instance, "refresh", dg.DagsterRunStatus.STARTED))
     a_run(instance, "refresh", dg.DagsterRunStatus.SUCCESS)
-    assert sensors._wait_after_failures(instance) == dt.timedelta()
+    assert sensors._failures(instance) == (0, dt.timedelta())
 
 
 def test_a_broker_that_does_not_answer_is_skipped_with_the_setting(tick):
