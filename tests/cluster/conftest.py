@@ -190,7 +190,7 @@ class Cluster:
         """Every record is in Bronze once and accounted for, each event in Silver once, Gold is what they say."""
         found = self.witness()
         assert found["gold"] == [
-            [kind, total, pytest.approx(battery, abs=1e-9), north] for kind, total, battery, north in found["recomputed"]
+            [kind, total, pytest.approx(mean, abs=1e-9), north] for kind, total, mean, north in found["recomputed"]
         ], found
         assert {name: found[name] for name in ("lost", "made up", "repeated", "unaccounted", "twice in Silver")} == {
             "lost": 0,
@@ -259,7 +259,8 @@ def cluster(reachable: None, deployed: list[Cluster], request: pytest.FixtureReq
     overlay = request.module.OVERLAY
     if not deployed or deployed[-1].overlay != overlay:
         _make("undeploy", OVERLAY=overlay, PURGE="yes")
+        _kubectl("create", "namespace", NAMESPACE)
+        _kubectl("label", "namespace", NAMESPACE, OURS)
         _make("deploy", OVERLAY=overlay)
-        _kubectl("label", "namespace", NAMESPACE, OURS, "--overwrite")
         deployed.append(Cluster(overlay))
     return deployed[-1]

@@ -1,5 +1,6 @@
 """Overlay `small`: version B, the same steps as a workflow of Argo Workflows."""
 
+import itertools
 import json
 import subprocess
 from pathlib import Path
@@ -34,7 +35,7 @@ def test_the_workflow_takes_the_steps_in_order_to_gold(cluster, make, steps):
     phase, pods = steps()
     assert phase == "Succeeded"
     assert [pod["templateName"] for pod in pods] == STEPS
-    assert all(one["finishedAt"] <= next_one["startedAt"] for one, next_one in zip(pods, pods[1:], strict=False))
+    assert all(one["finishedAt"] <= next_one["startedAt"] for one, next_one in itertools.pairwise(pods))
     assert cluster.gold() == {kind: before.get(kind, 0) + 10 for kind in ("bike", "car", "scoot")}
     cluster.assert_promises()
 
