@@ -235,6 +235,12 @@ def argo(kustomize: Callable[[str], str]) -> Rendering:
     return Rendering("argo", kustomize("argo"))
 
 
+@pytest.fixture(scope="session")
+def helm(kustomize: Callable[[str], str]) -> Rendering:
+    """What is beside Dagster's Helm chart."""
+    return Rendering("helm", kustomize("helm"))
+
+
 @pytest.fixture(scope="session", params=[*OVERLAYS, "jobs", "argo"])
 def rendering(request: pytest.FixtureRequest, overlay_of: Callable[[str], Rendering]) -> Rendering:
     """Each overlay, the Jobs and the workflow."""
