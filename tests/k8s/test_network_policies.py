@@ -38,14 +38,13 @@ def selects(selector, labels):
             return False
     for expression in selector.get("matchExpressions", []):
         assert expression["operator"] in ("In", "Exists")
-        if labels.get(expression["key"]) not in expression.get("values", [labels.get(expression["key"], None)]):
-            return False
-        if expression["key"] not in labels:
+        value = labels.get(expression["key"])
+        if value is None or value not in expression.get("values", [value]):
             return False
     return True
 
 
-def allows(policies, direction, labels, peer, port):
+def allows(policies, direction, labels, peer, port, protocol="TCP"):
     """Whether a pod may send to (egress) or get from (ingress) a peer, which has no labels outside of the cluster."""
     found = [
         policy["spec"]
@@ -54,9 +53,9 @@ def allows(policies, direction, labels, peer, port):
     ]
     for rule in (rule for policy in found for rule in policy.get(direction, [])):
         peers = rule.get("to" if direction == "egress" else "from")
-        ports = [one["port"] for one in rule.get("ports", [])]
+        ports = [(one["port"], one.get("protocol", "TCP")) for one in rule.get("ports", [])]
         matches = peers is None or any(peer is not None and selects(one["podSelector"], peer) for one in peers)
-        if matches and (not ports or port in ports):
+        if matches and (not ports or (port, protocol) in ports):
             return True
     return not found
 
@@ -94,7 +93,8 @@ def test_what_no_policy_names_is_cut_off(overlay):
 def test_everyone_may_ask_for_names(overlay):
     policies = overlay.of("NetworkPolicy").values()
     for name, pod in overlay.pods().items():
-        assert allows(policies, "egress", pod.labels, None, 53), name
+        for protocol in ("UDP", "TCP"):
+            assert allows(policies, "egress", pod.labels, None, 53, protocol), (name, protocol)
 
 
 def test_who_has_to_talk_can_and_nobody_else(overlay):
