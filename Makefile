@@ -12,7 +12,7 @@ JAVA_FOR_RUN := $(if $(KAFKA_BOOTSTRAP_SERVERS),,java)
 .PHONY: help install run dev test check fix lock wheel image deploy undeploy jobs workflow test-cluster
 
 help: ## Show these verbs
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "%-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "%-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 install: .venv/installed ## Make .venv from the locks (done by the other verbs when needed)
 
@@ -80,15 +80,15 @@ image: wheel ## Build the two images and load them into the cluster (TAG, DOCKER
 deploy: ## Bring an overlay into the cluster, and wait until it is up (OVERLAY, TAG)
 	@k8s/deploy $(OVERLAY) $(TAG)
 
-jobs: ## Version A, beside what is deployed: producer, Bronze, Silver and Gold as four Jobs, one after the other
+jobs: ## Version A, beside what is deployed: producer, Bronze, Silver and Gold as four Jobs, one after the other (TAG)
 	@kubectl -n lakehouse delete jobs --selector lakehouse/step
 	@for step in producer bronze silver gold; do \
-		kubectl apply -k k8s/jobs --selector "lakehouse/step=$$step" && \
+		k8s/render k8s/jobs $(TAG) | kubectl apply --filename - --selector "lakehouse/step=$$step" && \
 		kubectl -n lakehouse wait --for=condition=complete --timeout=10m "job/$$step-job" || exit 1; done
 	@kubectl -n lakehouse get jobs --selector lakehouse/step
 
-workflow: ## Version B, beside what is deployed: the same as a workflow of Argo Workflows
-	kubectl apply -k k8s/argo
+workflow: ## Version B, beside what is deployed: the same as a workflow of Argo Workflows (TAG)
+	k8s/render k8s/argo $(TAG) | kubectl apply --filename -
 	@workflow=$$(kubectl create -f k8s/argo/submit.yaml --output name) && \
 		kubectl -n lakehouse wait --for=condition=Completed --timeout=4h "$$workflow" && \
 		kubectl -n lakehouse get "$$workflow" && \
