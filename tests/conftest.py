@@ -24,6 +24,14 @@ from resources.spark import SparkResource, answers, connect_server_command
 PARTITIONS = 3
 
 
+@pytest.fixture(scope="session", autouse=True)
+def quick_jvms() -> Iterator[None]:
+    """JVMs that start and warm up quickly: none lives long enough here to earn back what better code costs."""
+    with pytest.MonkeyPatch.context() as environment:
+        environment.setenv("JDK_JAVA_OPTIONS", "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC")
+        yield
+
+
 @pytest.fixture(scope="session")
 def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The address of a broker that lives as long as the session."""
