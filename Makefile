@@ -39,8 +39,9 @@ run: install $(JAVA_FOR_RUN) | $(DAGSTER_HOME) ## Send 30 events through Kafka, 
 dev: install $(JAVA_FOR_RUN) | $(DAGSTER_HOME) ## Run Kafka and the Dagster UI until Ctrl-C
 	@$(BIN)/python -m lakehouse_dagster dev
 
+# Two processes, each with servers of its own; a file's tests share what they start, and the long files come first.
 test: install java ## Run the tests, on a real Kafka and both engines
-	$(BIN)/pytest --ignore tests/cluster
+	$(BIN)/pytest --ignore tests/cluster -n 2 --dist loadfile --no-loadscope-reorder
 
 check: install ## Check style, formatting, types and layers; change nothing
 	$(BIN)/ruff check

@@ -106,6 +106,9 @@ def send(options: argparse.Namespace) -> None:
                     rate=options.rate,
                     on_delivery=bar.update,
                 )
+        except SystemError:
+            # What the Kafka client makes of a Ctrl-C that reaches a delivery report; no other error leaves one.
+            raise KeyboardInterrupt from None
         finally:
             for line in refused.lines():
                 print(line, file=sys.stderr)

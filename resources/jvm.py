@@ -60,9 +60,14 @@ def jars(*coordinates: str) -> list[Path]:
         JavaError: a coordinate cannot be resolved or downloaded.
     """
     import jgo  # here: 0.5 s that a run without a JVM does not pay
+    from filelock import FileLock
+    from jgo.constants import default_jgo_cache
 
     try:
-        return list(jgo.build("+".join(coordinates)).all_jars)
+        cache = default_jgo_cache()
+        cache.mkdir(parents=True, exist_ok=True)
+        with FileLock(cache / "lakehouse.lock"):  # jgo is for one process at a time
+            return list(jgo.build("+".join(coordinates)).all_jars)
     except Exception as error:  # jgo raises whatever its HTTP and XML libraries raise
         raise JavaError(f"cannot get {', '.join(coordinates)} from Maven Central: {error}") from error
 

@@ -1,5 +1,7 @@
 """Real servers for the tests: one Kafka broker and one Apache Spark for the session, a new topic and lake for each."""
 
+import os
+import shutil
 import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -12,6 +14,7 @@ import pytest
 from confluent_kafka import Producer
 from confluent_kafka.admin import AdminClient, NewTopic
 from deltalake import DeltaTable
+from playwright.sync_api import Page, expect, sync_playwright
 
 from lakehouse_dagster.definitions import defs
 from resources.broker import EmbeddedBroker
@@ -22,6 +25,25 @@ from resources.parquet import ParquetIOManager
 from resources.spark import SparkResource, answers, connect_server_command
 
 PARTITIONS = 3
+# Quiet, in a container too, and with no way to the internet: Dagster's pages ask for a script from there.
+CHROMIUM_FLAGS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--disable-sync",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--no-first-run",
+    "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE localhost, EXCLUDE 127.0.0.1",
+]
+
+
+@pytest.fixture(scope="session", autouse=True)
+def quick_jvms() -> Iterator[None]:
+    """JVMs that start and warm up quickly: none lives long enough here to earn back what better code costs."""
+    with pytest.MonkeyPatch.context() as environment:
+        environment.setenv("JDK_JAVA_OPTIONS", "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC")
+        yield
 
 
 @pytest.fixture(scope="session")
@@ -136,3 +158,21 @@ def lakehouse(tmp_path: Path, kafka: KafkaResource, remote: str | None) -> Itera
     """The pipeline over a new topic and an empty lake, on each engine."""
     with dg.DagsterInstance.ephemeral(tempdir=str(tmp_path / "dagster")) as instance:
         yield Lakehouse(tmp_path / "lake", kafka, remote, instance)
+
+
+@pytest.fixture
+def browser_page() -> Iterator[Page]:
+    """A page in a real browser, for a Dagster UI on this machine; it declines what the UI offers at first sight."""
+    chromium = shutil.which("chromium")
+    if chromium is None:
+        assert "CI" not in os.environ, "Chromium is not installed, and CI must have it"
+        pytest.skip("Chromium is not installed (Debian: apt install chromium)")
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=chromium, args=CHROMIUM_FLAGS)
+        page = browser.new_page(viewport={"width": 1400, "height": 900})
+        page.set_default_timeout(60_000)
+        expect.set_options(timeout=60_000)
+        invitation = page.get_by_text("Join the Dagster community")
+        page.add_locator_handler(invitation, lambda: page.get_by_role("button", name="Skip", exact=True).click())
+        yield page
+        browser.close()

@@ -122,6 +122,7 @@ def test_without_a_kafka_timestamp_no_time_is_in_the_future(valid):
     assert isinstance(verdict_on(valid | {"event_time": "2999-01-01T00:00:00Z"}, landed=None), VehicleEvent)
 
 
+@settings(deadline=None)
 @given(st.none() | st.binary())
 def test_any_bytes_get_a_verdict(value):
     found = verdict_on(value)
@@ -135,7 +136,7 @@ JSON = st.recursive(
 )
 
 
-@settings(suppress_health_check=[HealthCheck.too_slow])
+@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(changes=st.dictionaries(st.sampled_from([*VehicleEvent.__struct_fields__, "extra"]), JSON))
 def test_any_json_gets_a_verdict_and_what_is_accepted_keeps_the_contract(changes):
     base = {

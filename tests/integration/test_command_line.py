@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -10,12 +11,14 @@ import time
 import urllib.request
 import uuid
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
 import pyarrow.parquet as pq
 import pytest
 from deltalake import DeltaTable
+from playwright.sync_api import expect
 
 from resources.jvm import free_port
 
@@ -27,12 +30,10 @@ SETTINGS = ("LAKEHOUSE_ROOT", "KAFKA_BOOTSTRAP_SERVERS", "KAFKA_TOPIC", "KAFKA_P
 def command(tmp_path):
     """Run a command in a folder of its own with the given settings; what became of it."""
 
-    def run(*words, timeout=240, **settings):
+    def run(*words, cwd=tmp_path, **settings):
         environment = {name: value for name, value in os.environ.items() if name not in SETTINGS}
         environment |= {"DAGSTER_HOME": str(tmp_path), "DAGSTER_DISABLE_TELEMETRY": "yes", **settings}
-        return subprocess.run(
-            words, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=timeout, check=False
-        )
+        return subprocess.run(words, cwd=cwd, env=environment, capture_output=True, text=True, timeout=240, check=False)
 
     return run
 
@@ -55,7 +56,8 @@ def execute(command, broker, topic, tmp_path):
 
 
 def gold(root):
-    return {row["type"]: row["total"] for row in pq.read_table(root / "gold/stats").to_pylist()}
+    stats = root / "gold/stats"
+    return {row["type"]: row["total"] for row in pq.read_table(stats).to_pylist()} if stats.exists() else {}
 
 
 def an_event(kind):
@@ -153,65 +155,84 @@ def test_a_setting_that_is_wrong_is_named_and_the_tables_stay_as_they_are(execut
         DeltaTable(str(table.parent)).to_pyarrow_table()
 
 
-@pytest.fixture
-def dev(tmp_path):
-    """`python -m lakehouse_dagster dev` in a folder of its own: the process and the UI's address."""
+@dataclass(frozen=True)
+class Dev:
+    """`python -m lakehouse_dagster dev` in a folder of its own, and the address of its UI."""
+
+    process: subprocess.Popen
+    url: str
+    folder: Path
+
+    @property
+    def lake(self):
+        return self.folder / ".lakehouse/data"
+
+    def said(self):
+        return (self.folder / "dev.log").read_text()[-3000:]
+
+
+@pytest.fixture(scope="module")
+def dev(tmp_path_factory):
+    """It takes long to start, so that the tests share it; what each finds in its Gold is what others left."""
+    folder = tmp_path_factory.mktemp("dev")
     port = free_port()
+    command = [sys.executable, "-m", "lakehouse_dagster", "dev", "-m", "lakehouse_dagster.definitions"]
     environment = {name: value for name, value in os.environ.items() if name not in (*SETTINGS, "DAGSTER_HOME")}
-    log = (tmp_path / "dev.log").open("wb")
-    process = subprocess.Popen(
-        [sys.executable, "-m", "lakehouse_dagster", "dev", "-m", "lakehouse_dagster.definitions", "--port", str(port)],
-        cwd=tmp_path,
-        env=environment | {"DAGSTER_DISABLE_TELEMETRY": "yes"},
-        stdout=log,
-        stderr=log,
-    )
-    yield process, f"http://127.0.0.1:{port}"
-    process.kill()
-    process.wait()
-    log.close()
+    with (folder / "dev.log").open("wb") as log:
+        process = subprocess.Popen(
+            [*command, "--port", str(port)],
+            cwd=folder,
+            env=environment | {"DAGSTER_DISABLE_TELEMETRY": "yes"},
+            stdout=log,
+            stderr=log,
+        )
+        started = Dev(process, f"http://127.0.0.1:{port}", folder)
+        try:
+            assert eventually(lambda: process.poll() is not None or answers(started.url), 180), started.said()
+            yield started
+        finally:
+            process.kill()
+            process.wait()
 
 
-def answered(url, query=None, variables=None):
-    body = None if query is None else json.dumps({"query": query, "variables": variables or {}}).encode()
-    request = urllib.request.Request(url, body, {"Content-Type": "application/json"})
+def answers(url):
     try:
-        with urllib.request.urlopen(request, timeout=30) as answer:
-            return json.loads(answer.read())
+        with urllib.request.urlopen(f"{url}/server_info", timeout=30):
+            return True
     except OSError:
-        return None
+        return False
 
 
-LAUNCH = """
-mutation ($job: String!) {
-  launchRun(executionParams: {mode: "default", runConfigData: {}, selector: {
-    jobName: $job, repositoryName: "__repository__", repositoryLocationName: "lakehouse_dagster.definitions"}}) {
-    __typename ... on LaunchRunSuccess { run { runId } } ... on PythonError { message }
-  }
-}"""
+def ten_more_of_each(totals):
+    return {kind: totals.get(kind, 0) + 10 for kind in ("bike", "car", "scoot")}
 
 
-def test_dev_is_kafka_and_ui_and_sensor_until_ctrl_c(dev, command, tmp_path):
-    process, url = dev
-    lake = tmp_path / ".lakehouse/data"
-
-    def said():
-        return (tmp_path / "dev.log").read_text()[-3000:]
-
-    assert eventually(lambda: process.poll() is not None or answered(f"{url}/server_info"), 90), said()
-
-    # Events from another terminal become Gold with nobody clicking.
-    produced = command(sys.executable, "-m", "producer", "--count", "30", "--seed", "1")
+def test_while_dev_runs_events_from_another_terminal_become_gold_with_nobody_clicking(dev, command):
+    before = gold(dev.lake)
+    produced = command(sys.executable, "-m", "producer", "--count", "30", "--seed", "1", cwd=dev.folder)
     assert produced.returncode == 0, produced.stderr
     assert "30 events delivered" in produced.stdout
-    assert eventually(lambda: (lake / "gold/stats/stats.parquet").exists(), 90), said()
-    assert gold(lake) == {"bike": 10, "car": 10, "scoot": 10}
+    assert eventually(lambda: gold(dev.lake) == ten_more_of_each(before), 180), dev.said()
 
-    # The UI launches every asset's job, which sends 30 more.
-    result = answered(f"{url}/graphql", LAUNCH, {"job": "lakehouse"})["data"]["launchRun"]
-    assert result["__typename"] == "LaunchRunSuccess", result
-    assert eventually(lambda: gold(lake) == {"bike": 20, "car": 20, "scoot": 20}, 90), said()
 
-    process.send_signal(signal.SIGINT)
-    assert process.wait(60) == 0, said()
-    assert eventually(lambda: processes_of(tmp_path) == [], 15), processes_of(tmp_path)
+def test_materialize_all_in_the_ui_sends_events_takes_them_to_gold_and_shows_it(dev, browser_page):
+    before = gold(dev.lake)
+    browser_page.goto(f"{dev.url}/asset-groups")
+    browser_page.get_by_role("button", name="Materialize all").click()
+    browser_page.get_by_role("link", name="View", exact=True).click()
+    ended = browser_page.get_by_text(re.compile("^(Success|Failure)$"))
+    expect(ended).to_have_text("Success", timeout=180_000)
+    assert gold(dev.lake) == ten_more_of_each(before)
+
+    browser_page.goto(f"{dev.url}/assets/gold/stats")
+    for kind, total in gold(dev.lake).items():
+        expect(browser_page.get_by_role("row", name=re.compile(rf"^{kind} {total} "))).to_be_visible()
+    browser_page.get_by_role("tab", name="Checks").click()
+    expect(browser_page.get_by_text("equals_recomputation").first).to_be_visible()
+    expect(browser_page.get_by_text("Passed", exact=True)).to_be_visible()
+
+
+def test_ctrl_c_ends_dev_and_all_that_it_started(dev):  # the last one: there is no `dev` after it
+    dev.process.send_signal(signal.SIGINT)
+    assert dev.process.wait(60) == 0, dev.said()
+    assert eventually(lambda: processes_of(dev.folder) == [], 15), processes_of(dev.folder)

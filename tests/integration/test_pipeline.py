@@ -26,6 +26,9 @@ from producer.tally import Tally
 from resources.kafka import KafkaResource
 
 TABLES = ["bronze/vehicles_events", "silver/vehicles_events", "silver/rejected_events", "gold/daily_stats"]
+# For what is the same on every engine, or would be tested twice.
+on_sail_alone = pytest.mark.parametrize("remote", ["sail"], indirect=True)
+on_spark_alone = pytest.mark.parametrize("remote", ["spark"], indirect=True)
 
 
 def event(number=None, **changes):
@@ -182,12 +185,6 @@ def test_whatever_the_records_all_are_kept_and_each_is_accounted_for(lakehouse, 
 
 
 @pytest.fixture
-def sail(remote):
-    if remote is not None:
-        pytest.skip("the same on every engine: run on Sail alone")
-
-
-@pytest.fixture
 def kill(lakehouse, broker, topic):
     """A run of refresh that dies by SIGKILL right after its n-th commit; 5 is just before Gold's swap."""
 
@@ -200,7 +197,7 @@ def kill(lakehouse, broker, topic):
     return run
 
 
-@pytest.mark.usefixtures("sail")
+@on_sail_alone
 @pytest.mark.parametrize("commits", [1, 2, 3, 4, 5], ids=["bronze", "silver", "rejected", "daily_stats", "stats"])
 def test_a_run_killed_after_any_commit_ends_in_the_tables_of_one_clean_run(lakehouse, send, in_topic, kill, commits):
     send(event(1), event(2), b"junk")
@@ -213,9 +210,8 @@ def test_a_run_killed_after_any_commit_ends_in_the_tables_of_one_clean_run(lakeh
     assert [(row["type"], row["total"]) for row in gold(lakehouse)] == [("bike", 1), ("car", 3)]
 
 
+@on_spark_alone  # on Sail, each of these gaps is tested by itself
 def test_runs_killed_one_after_the_other_end_in_the_tables_of_clean_runs(lakehouse, send, in_topic, kill):
-    if lakehouse.remote is None:
-        pytest.skip("each of these gaps is tested on Sail by itself")
     for commits in (2, 3, 4):
         send(event(commits), event(commits), event(100 + commits, type="bike", battery=None), b"junk")
         kill(commits)
@@ -241,7 +237,7 @@ def test_the_engines_own_writer_makes_the_same_tables(lakehouse, send, in_topic)
     assert [small.version(table) for table in TABLES] == versions
 
 
-@pytest.mark.usefixtures("sail")
+@on_sail_alone
 def test_a_backlog_of_many_slices(lakehouse, send, in_topic, monkeypatch, broker, topic):
     monkeypatch.setattr("assets.silver.SLICE_RECORDS", 20)
     monkeypatch.setattr("assets.rejected.SLICE_RECORDS", 20)
@@ -255,7 +251,7 @@ def test_a_backlog_of_many_slices(lakehouse, send, in_topic, monkeypatch, broker
     assert len(set(lakehouse.rows("bronze/vehicles_events")["batch"].to_pylist())) > 3
 
 
-@pytest.mark.usefixtures("sail")
+@on_sail_alone
 def test_records_that_retention_took_stop_the_run_until_the_loss_is_accepted(lakehouse, send, broker, topic):
     send(*[event(number) for number in range(5)])
     assert lakehouse.run().success
@@ -278,7 +274,7 @@ def test_records_that_retention_took_stop_the_run_until_the_loss_is_accepted(lak
     assert lakehouse.run().success
 
 
-@pytest.mark.usefixtures("sail")
+@on_sail_alone
 def test_a_topic_made_anew_stops_the_run_until_that_is_accepted(lakehouse, send, broker, topic):
     send(event(1), event(2))
     assert lakehouse.run().success
@@ -318,7 +314,7 @@ TYPES = {
 }
 
 
-@pytest.mark.usefixtures("sail")
+@on_sail_alone
 def test_a_gbfs_feed_goes_through_to_gold_and_sent_again_changes_nothing(lakehouse, broker, topic):
     def send_feed(feed):
         refused = Tally()
@@ -343,7 +339,7 @@ def test_a_gbfs_feed_goes_through_to_gold_and_sent_again_changes_nothing(lakehou
     assert [row["total"] for row in gold(lakehouse)] == [3, 2]
 
 
-@pytest.mark.usefixtures("sail")
+@on_sail_alone
 def test_the_lakehouse_job_sends_events_and_a_retry_sends_the_same(lakehouse):
     first = lakehouse.run("lakehouse")
     assert [(row["type"], row["total"]) for row in gold(lakehouse)] == [("bike", 10), ("car", 10), ("scoot", 10)]
@@ -355,7 +351,7 @@ def test_the_lakehouse_job_sends_events_and_a_retry_sends_the_same(lakehouse):
     assert [row["total"] for row in gold(lakehouse)] == [20, 20, 20]
 
 
-@pytest.mark.usefixtures("sail")
+@on_sail_alone
 def test_a_check_that_fails_keeps_gold_from_counting(lakehouse, send):
     send(event(1), b"junk")
     assert lakehouse.run().success

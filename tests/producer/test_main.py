@@ -282,6 +282,16 @@ def test_ctrl_c_ends_it_without_a_traceback(target, wait_for):
     assert (command.returncode, out, err) == (130, "", "producer: interrupted\n")
 
 
+def test_ctrl_c_that_reaches_a_delivery_report_is_not_lost(target, capsys, monkeypatch):
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    monkeypatch.setattr(progress.tqdm, "update", lambda bar: signal.raise_signal(signal.SIGINT))
+    try:
+        assert main(target) == 130
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert capsys.readouterr().err.endswith("producer: interrupted\n")
+
+
 # What it shows meanwhile
 
 
