@@ -31,6 +31,7 @@ def vehicles_topic(
     events = generate(config.count, seed, dt.datetime.now(dt.UTC))
     started = time.monotonic()
     delivery = publish(events, kafka.client_config(), kafka.topic)
+    print(delivery.summary(kafka.topic))
     return dg.MaterializeResult(
         metadata={
             "delivered": delivery.delivered,

@@ -19,7 +19,7 @@ from producer.events import VehicleEvent
 from producer.generator import generate
 from producer.progress import progress
 from producer.properties import read_properties
-from producer.publish import Delivery, DeliveryError, publish
+from producer.publish import DeliveryError, publish
 from producer.tally import Tally
 from resources.broker import BrokerError, EmbeddedBroker
 from resources.jvm import JavaError
@@ -112,7 +112,7 @@ def send(options: argparse.Namespace) -> None:
         finally:
             for line in refused.lines():
                 print(line, file=sys.stderr)
-        print(summary(delivery, options.topic))
+        print(delivery.summary(options.topic))
 
 
 def source(options: argparse.Namespace, refused: Tally, stack: ExitStack) -> Iterator[VehicleEvent]:
@@ -126,13 +126,6 @@ def source(options: argparse.Namespace, refused: Tally, stack: ExitStack) -> Ite
             path = 0 if standard_input else options.file
             return jsonl.read_events(stack.enter_context(open(path, "rb", closefd=not standard_input)), refused)
     return generate(options.count, options.seed or str(uuid.uuid4()), dt.datetime.now(dt.UTC))
-
-
-def summary(delivery: Delivery, topic: str) -> str:
-    """One line about a delivery."""
-    offsets = ", ".join(f"partition {number} offsets {a} to {b}" for number, (a, b) in delivery.offsets.items())
-    events = "1 event" if delivery.delivered == 1 else f"{delivery.delivered} events"
-    return f"{events} delivered to {topic} in {delivery.seconds:.1f} s" + (f": {offsets}" if offsets else "")
 
 
 @contextmanager

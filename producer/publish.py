@@ -33,6 +33,12 @@ class Delivery:
     offsets: Mapping[int, tuple[int, int]]
     seconds: float
 
+    def summary(self, topic: str) -> str:
+        """One line about it."""
+        offsets = ", ".join(f"partition {number} offsets {a} to {b}" for number, (a, b) in self.offsets.items())
+        events = "1 event" if self.delivered == 1 else f"{self.delivered} events"
+        return f"{events} delivered to {topic} in {self.seconds:.1f} s" + (f": {offsets}" if offsets else "")
+
 
 def publish(
     events: Iterable[VehicleEvent],
