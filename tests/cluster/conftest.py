@@ -7,6 +7,7 @@ import subprocess
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,26 @@ PROJECT = Path(__file__).parents[2]
 WITNESS = (Path(__file__).parent / "witness.py").read_text()
 NAMESPACE = "lakehouse"
 OURS = "lakehouse/made-by=tests"
+
+# Ends when there is a file that was not there when it began.
+WATCH = """
+import pathlib, sys, time
+found = lambda: set(pathlib.Path("/data").glob(sys.argv[1]))
+before = found()
+print("watching", flush=True)
+while not found() - before:
+    time.sleep(0.002)
+"""
+# Holds a table's lease until its standard input closes.
+HOLD = """
+import fcntl, pathlib, sys
+path = pathlib.Path("/data", sys.argv[1])
+path.parent.mkdir(parents=True, exist_ok=True)
+with path.open("a") as lock:
+    fcntl.flock(lock, fcntl.LOCK_EX)
+    print("held", flush=True)
+    sys.stdin.read()
+"""
 
 LAUNCH = """
 mutation ($job: String!, $tags: [ExecutionTag!]!) {
@@ -165,6 +186,11 @@ class Cluster:
         """The output of a command in a pod."""
         return _kubectl("exec", *(["-i"] if stdin is not None else []), workload, "--", *command, stdin=stdin)
 
+    def start(self, *command: str) -> subprocess.Popen[bytes]:
+        """A command in the code location's pod that runs beside the test."""
+        words = ["kubectl", "-n", NAMESPACE, "exec", "-i", "deploy/code-location", "--", *command]
+        return subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+
     def pod_of(self, run_id: str) -> str | None:
         """The pod of a launched run, if it is running."""
         selector = f"--selector=dagster/run-id={run_id}"
@@ -264,3 +290,27 @@ def cluster(reachable: None, deployed: list[Cluster], request: pytest.FixtureReq
         _make("deploy", OVERLAY=overlay)
         deployed.append(Cluster(overlay))
     return deployed[-1]
+
+
+@contextmanager
+def _beside(cluster: Cluster, program: str, argument: str) -> Iterator[subprocess.Popen[bytes]]:
+    """A Python program in the cluster, once it has said its first word; it ends with the block."""
+    process = cluster.start("python", "-c", program, argument)
+    try:
+        assert process.stdout is not None
+        assert process.stdout.readline().strip() in (b"watching", b"held")
+        yield process
+    finally:
+        process.communicate()
+
+
+@pytest.fixture
+def a_new_file(cluster: Cluster) -> Callable[[str], Any]:
+    """A process that ends as soon as the volume has a new file that matches a pattern."""
+    return lambda pattern: _beside(cluster, WATCH, pattern)
+
+
+@pytest.fixture
+def lease_held(cluster: Cluster) -> Callable[[str], Any]:
+    """Holds the lease of a table, by its lock file, as another writer would."""
+    return lambda lock: _beside(cluster, HOLD, lock)

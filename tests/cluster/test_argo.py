@@ -40,10 +40,9 @@ def test_the_workflow_takes_the_steps_in_order_to_gold(cluster, make, steps):
     cluster.assert_promises()
 
 
-def test_a_step_that_dies_is_tried_again_and_nothing_is_doubled(cluster, kubectl, steps, eventually):
+def test_a_step_that_dies_is_tried_again_and_nothing_is_doubled(cluster, kubectl, lease_held, steps, eventually):
     cluster.quiet()
     before = cluster.gold()
-    subprocess.run(["kubectl", "create", "-f", "k8s/argo/submit.yaml"], cwd=PROJECT, check=True)
 
     def running_silver():
         pods = json.loads(kubectl("get", "pods", "--selector=workflows.argoproj.io/workflow", "--output=json"))["items"]
@@ -57,11 +56,16 @@ def test_a_step_that_dies_is_tried_again_and_nothing_is_doubled(cluster, kubectl
             None,
         )
 
-    kubectl("delete", "pod", eventually(running_silver, 180, "Silver's step runs"), "--force", "--grace-period=0")
+    with lease_held("silver/.vehicles_events.lock"):
+        subprocess.run(["kubectl", "create", "-f", "k8s/argo/submit.yaml"], cwd=PROJECT, check=True)
+        step = eventually(running_silver, 180, "Silver's step runs")
+        eventually(lambda: "Waiting for" in kubectl("logs", step, "--container=main"), 60, "it waits for the table")
+        kubectl("delete", "pod", step, "--force", "--grace-period=0")
     eventually(lambda: steps()[0] == "Succeeded", 300, "the workflow succeeds")
     _, pods = steps()
     assert [pod["templateName"] for pod in pods] == ["producer", "bronze", "silver", "silver", "gold"]
     assert [pod["phase"] for pod in pods].count("Succeeded") == 4
+    cluster.quiet()
     assert cluster.gold() == {kind: before[kind] + 10 for kind in ("bike", "car", "scoot")}
     cluster.assert_promises()
 

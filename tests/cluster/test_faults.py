@@ -1,8 +1,6 @@
 """Overlay `small`: what dies in the middle of a run comes back by itself, and the promises hold."""
 
 import json
-import subprocess
-from contextlib import contextmanager
 
 import pytest
 
@@ -10,50 +8,6 @@ OVERLAY = "small"
 pytestmark = pytest.mark.cluster
 
 EVENTS = 30_000
-# Ends when there is a file that was not there when it began.
-WATCH = """
-import pathlib, sys, time
-found = lambda: set(pathlib.Path("/data").glob(sys.argv[1]))
-before = found()
-print("watching", flush=True)
-while not found() - before:
-    time.sleep(0.002)
-"""
-# Holds a table's lease until its standard input closes.
-HOLD = """
-import fcntl, pathlib, sys
-path = pathlib.Path("/data", sys.argv[1])
-path.parent.mkdir(parents=True, exist_ok=True)
-with path.open("a") as lock:
-    fcntl.flock(lock, fcntl.LOCK_EX)
-    print("held", flush=True)
-    sys.stdin.read()
-"""
-
-
-@pytest.fixture
-def beside(kubectl_exec):
-    """A Python program in the code location's pod, running beside the test once it has said its first line."""
-
-    @contextmanager
-    def run(program, argument):
-        process = kubectl_exec("python", "-c", program, argument)
-        try:
-            assert process.stdout.readline().strip() in (b"watching", b"held")
-            yield process
-        finally:
-            process.communicate()
-
-    return run
-
-
-@pytest.fixture
-def kubectl_exec():
-    def start(*command):
-        words = ["kubectl", "-n", "lakehouse", "exec", "-i", "deploy/code-location", "--", *command]
-        return subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
-
-    return start
 
 
 def in_flight(cluster):
@@ -61,10 +15,10 @@ def in_flight(cluster):
 
 
 @pytest.mark.parametrize("table", ["bronze/vehicles_events", "silver/vehicles_events"])
-def test_a_run_killed_while_it_writes_is_retried_and_every_promise_holds(cluster, beside, kubectl_exec, table):
+def test_a_run_killed_while_it_writes_is_retried_and_every_promise_holds(cluster, a_new_file, table):
     cluster.quiet()
-    with beside(WATCH, f"{table}/**/*.parquet") as watcher:
-        producer = kubectl_exec("python", "-m", "producer", "--count", str(EVENTS))
+    with a_new_file(f"{table}/**/*.parquet") as watcher:
+        producer = cluster.start("python", "-m", "producer", "--count", str(EVENTS))
         assert watcher.wait(180) == 0
         killed = in_flight(cluster)
         cluster.kill_pod_of(killed)
@@ -76,15 +30,13 @@ def test_a_run_killed_while_it_writes_is_retried_and_every_promise_holds(cluster
     cluster.assert_promises()
 
 
-def test_a_run_killed_before_golds_swap_is_retried_and_every_promise_holds(cluster, beside, eventually):
+def test_a_run_killed_before_golds_swap_is_retried_and_every_promise_holds(cluster, lease_held, eventually):
     cluster.quiet()
-    with beside(HOLD, "gold/.stats.lock") as holder:
+    with lease_held("gold/.stats.lock"):
         cluster.produce(30)
         killed = eventually(lambda: in_flight(cluster), 60, "the sensor starts a run")
         eventually(lambda: "Waiting for" in cluster.messages(killed), 60, "the run waits for gold/stats")
         cluster.kill_pod_of(killed)
-        holder.stdin.close()
-        holder.stdin = None
     assert cluster.retry_of(killed)["status"] == "SUCCESS"
     cluster.quiet()
     cluster.assert_promises()
