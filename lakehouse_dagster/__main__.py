@@ -52,6 +52,8 @@ def dev(arguments: list[str]) -> int:
             print(f"Kafka is at {address}, topic {kafka.topic}", flush=True)
             environment = {**os.environ, "KAFKA_BOOTSTRAP_SERVERS": str(address), "DAGSTER_HOME": home}
             command = [sys.executable, "-m", "dagster", "dev", *arguments]
+            # Where it is ignored, as in the background of a shell script, `dagster dev` would inherit that.
+            signal.signal(signal.SIGINT, signal.default_int_handler)
             # In a session of its own, so that Ctrl-C and SIGTERM both reach it once, and through us.
             dagster = subprocess.Popen(command, env=environment, start_new_session=True)
             asked = _forward(dagster, signal.SIGINT, signal.SIGTERM)
