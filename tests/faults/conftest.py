@@ -1,0 +1,476 @@
+"""The fault harness: known events, runs that are killed at a moment, a reader all the while, and a witness.
+
+What it decides by chance follows from a seed, FAULTS_SEED, which it prints. What the machine decides, which record
+meets which run, does not repeat. `make test-faults` sets FAULTS_KILLS, FAULTS_MINUTES and FAULTS_REPORT.
+"""
+
+import ctypes
+import json
+import os
+import random
+import re
+import select
+import signal
+import statistics
+import struct
+import subprocess
+import sys
+import threading
+import time
+import uuid
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+import pytest
+from confluent_kafka import Consumer, KafkaError, Producer, TopicPartition
+from deltalake import DeltaTable
+
+HERE = Path(__file__).parent
+DELTA_TABLES = ["bronze/vehicles_events", "silver/vehicles_events", "silver/rejected_events", "gold/daily_stats"]
+RUN_SECONDS_AT_MOST = 300
+
+IN_CLOSE_WRITE, IN_MOVED_TO, IN_CREATE, IN_ISDIR = 0x8, 0x80, 0x100, 0x40000000
+
+
+@dataclass(frozen=True)
+class Moment:
+    """When a run is killed: as soon as the filesystem says that a path appeared, or at any time if there is none."""
+
+    name: str
+    path: str | None = None
+    events: int = IN_CREATE | IN_MOVED_TO
+
+    def is_it(self, path: str, events: int) -> bool:
+        return self.path is not None and bool(events & self.events) and re.fullmatch(self.path, path) is not None
+
+
+def _moments() -> Iterator[Moment]:
+    yield Moment("at a random instant")
+    for table in DELTA_TABLES:
+        yield Moment(f"{table}: data written, not committed", rf"{table}/(?!_delta_log/).*\.parquet")
+        yield Moment(f"{table}: just committed", rf"{table}/_delta_log/\d+\.json")
+    yield Moment("gold/stats: the staged file begun", r"gold/\.stats\.staged", IN_CREATE)
+    yield Moment("gold/stats: the staged file written, not renamed", r"gold/\.stats\.staged", IN_CLOSE_WRITE)
+    yield Moment("gold/stats: just renamed", r"gold/stats/stats\.parquet", IN_MOVED_TO)
+
+
+MOMENTS = list(_moments())
+
+
+@pytest.fixture(scope="session")
+def seed() -> str:
+    """FAULTS_SEED, or a new one; printed, so that a run can be repeated."""
+    chosen = os.environ.get("FAULTS_SEED") or uuid.uuid4().hex[:8]
+    print(f"FAULTS_SEED={chosen}", file=sys.__stderr__)
+    return chosen
+
+
+class Traffic:
+    """A producer that never pauses unless asked to, of records that say in a header whether they are valid events.
+
+    Among new events come events that were sent before, byte for byte, and everything that is no event.
+    """
+
+    GARBAGE = (None, b"", b"{}", b"junk", b"\xff\xfe", b'{"event_id": 1}', b"[" * 100_000)
+    KINDS = ("new", "again", "garbage")
+
+    def __init__(self, broker: str, topic: str, seed: str) -> None:
+        self._topic = topic
+        self._chance = random.Random(seed)
+        self._sent: list[tuple[bytes, bytes]] = []
+        self._producer = Producer({"bootstrap.servers": broker, "enable.idempotence": True, "linger.ms": 5})
+        self._going, self._at_rest, self._ended = threading.Event(), threading.Event(), threading.Event()
+        self._thread = threading.Thread(target=self._produce, daemon=True)
+        self.go_on()
+        self._thread.start()
+
+    def go_on(self) -> None:
+        self._at_rest.clear()
+        self._going.set()
+
+    def pause(self) -> None:
+        """Return when all that was sent is in the topic, and send no more."""
+        self._going.clear()
+        assert self._at_rest.wait(60)
+
+    def end(self) -> None:
+        self._ended.set()
+        self._going.set()
+        self._thread.join(60)
+
+    def _produce(self) -> None:
+        while not self._ended.wait(0.1):
+            if not self._going.is_set():
+                if self._producer.flush(60) == 0:
+                    self._at_rest.set()
+                self._going.wait()
+            for _ in range(self._chance.randint(0, 8)):
+                key, value, valid = self._record()
+                partition = self._chance.randrange(3)
+                self._producer.produce(self._topic, value, key, partition, headers=[("valid", valid)])
+            self._producer.poll(0)
+
+    def _record(self) -> tuple[bytes, bytes | None, bytes]:
+        (kind,) = self._chance.choices(self.KINDS, (70, 15, 15))
+        if kind == "garbage":
+            return b"?", self._chance.choice(self.GARBAGE), b"no"
+        if kind == "new" or not self._sent:
+            self._sent.append(self._event())
+            return *self._sent[-1], b"yes"
+        return *self._chance.choice(self._sent), b"yes"
+
+    def _event(self) -> tuple[bytes, bytes]:
+        vehicle = f"vehicle-{self._chance.randrange(50)}"
+        event = {
+            "event_id": str(uuid.UUID(int=self._chance.getrandbits(128), version=4)),
+            "vehicle_id": vehicle,
+            "type": self._chance.choice(["car", "bike", "scoot", "other"]),
+            "battery": self._chance.choice([None, round(self._chance.uniform(0, 100), 2)]),
+            "lat": self._chance.uniform(-90, 90),
+            "lon": self._chance.uniform(-180, 180),
+            "event_time": f"2026-01-0{self._chance.randint(1, 3)}T{self._chance.randrange(24):02}:00:00Z",
+        }
+        return vehicle.encode(), json.dumps(event).encode()
+
+
+@pytest.fixture
+def traffic(broker: str, topic: str, seed: str) -> Iterator[Traffic]:
+    """The producer of known events, at work."""
+    producing = Traffic(broker, topic, seed)
+    yield producing
+    producing.end()
+
+
+class Watch:
+    """What appears in a folder and all below it, told by the kernel (inotify) as it happens."""
+
+    def __init__(self, folder: Path) -> None:
+        self._libc = ctypes.CDLL(None, use_errno=True)
+        self.fd = self._libc.inotify_init1(os.O_NONBLOCK)
+        assert self.fd >= 0, os.strerror(ctypes.get_errno())
+        self._folders: dict[int, Path] = {}
+        self._root = folder
+        folder.mkdir(parents=True, exist_ok=True)
+        list(self._add(folder))
+
+    def close(self) -> None:
+        os.close(self.fd)
+
+    def new(self) -> Iterator[tuple[str, int]]:
+        """What appeared since the last time: path below the folder, and inotify's events."""
+        while True:
+            try:
+                buffer = os.read(self.fd, 65536)
+            except BlockingIOError:
+                return
+            place = 0
+            while place < len(buffer):
+                number, events, _, length = struct.unpack_from("iIII", buffer, place)
+                name = buffer[place + 16 : place + 16 + length].rstrip(b"\0").decode()
+                place += 16 + length
+                path = self._folders[number] / name
+                yield str(path.relative_to(self._root)), events
+                if events & IN_ISDIR:
+                    yield from self._add(path)
+
+    def _add(self, folder: Path) -> Iterator[tuple[str, int]]:
+        """Watch a folder; what was put into it before it was watched is told as created."""
+        number = self._libc.inotify_add_watch(self.fd, os.fsencode(folder), IN_CLOSE_WRITE | IN_MOVED_TO | IN_CREATE)
+        assert number >= 0, os.strerror(ctypes.get_errno())
+        self._folders[number] = folder
+        for entry in folder.iterdir():
+            if entry.is_dir():
+                yield from self._add(entry)
+            else:
+                yield str(entry.relative_to(self._root)), IN_CREATE
+
+
+@dataclass
+class Seen:
+    """What became of the runs of one engine."""
+
+    seed: str
+    engine: str
+    kills: Counter[str] = field(default_factory=Counter)
+    inside: Counter[str] = field(default_factory=Counter)
+    finished: int = 0
+    failed: int = 0
+    hands: int = 0
+    checks: int = 0
+    seconds: float = 0
+    wrong: Counter[str] = field(default_factory=Counter)
+    records: int = 0
+    reads: int = 0
+    half_written: list[str] = field(default_factory=list)
+    leftovers: int = 0
+
+
+class Runs:
+    """Runs of `refresh` on one lake, one at a time, each a process that can be killed at a moment."""
+
+    def __init__(self, root: Path, broker: str, topic: str, remote: str | None, most: int, log: Path) -> None:
+        self.root = root
+        self.log = log
+        command = [sys.executable, str(HERE / "runs.py"), str(root), broker, topic, remote or "-", str(most)]
+        with log.open("wb") as output:
+            self._parent = subprocess.Popen(
+                command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=output, bufsize=0
+            )
+        assert self._parent.stdin is not None
+        assert self._parent.stdout is not None
+        self._orders, self._news = self._parent.stdin, self._parent.stdout
+        self._watch = Watch(root)
+        assert self._said(RUN_SECONDS_AT_MOST) == ["ready"], log.read_text()
+
+    def clean(self) -> tuple[bool, float]:
+        """One run to its end: whether it succeeded, and its seconds."""
+        started = time.monotonic()
+        self._start()
+        code = self._ended()
+        return code == 0, time.monotonic() - started
+
+    def kill(self, moment: Moment, instant: float) -> int:
+        """One run, killed at a moment, or after `instant` seconds; the exit code, -SIGKILL if the kill was in time."""
+        list(self._watch.new())
+        process = self._start()
+        if moment.path is None:
+            over = bool(select.select([self._news], [], [], instant)[0])
+        else:
+            over = self._over_before(moment)
+        if not over:
+            signal.pidfd_send_signal(process, signal.SIGKILL)
+        os.close(process)
+        return self._ended()
+
+    def close(self) -> None:
+        self._orders.close()
+        self._parent.wait(RUN_SECONDS_AT_MOST)
+        self._news.close()
+        self._watch.close()
+
+    def _start(self) -> int:
+        self._orders.write(b"run\n")
+        word, process = self._said(60)
+        assert word == "started"
+        self._process = int(process)
+        return os.pidfd_open(self._process)
+
+    def _over_before(self, moment: Moment) -> bool:
+        deadline = time.monotonic() + RUN_SECONDS_AT_MOST
+        while time.monotonic() < deadline:
+            ready, _, _ = select.select([self._watch.fd, self._news], [], [], 1)
+            if self._watch.fd in ready and any(moment.is_it(*event) for event in self._watch.new()):
+                return False
+            if self._news in ready:
+                return True
+        raise AssertionError(f"a run does not end:\n{self.log.read_text()[-3000:]}")
+
+    def _ended(self) -> int:
+        try:
+            word, status = self._said(RUN_SECONDS_AT_MOST)
+        except AssertionError:
+            os.kill(self._process, signal.SIGKILL)
+            raise
+        assert word == "ended"
+        return os.waitstatus_to_exitcode(int(status))
+
+    def _said(self, seconds: float) -> list[str]:
+        assert select.select([self._news], [], [], seconds)[0], f"no answer:\n{self.log.read_text()[-3000:]}"
+        line = self._news.readline().decode()
+        assert line, f"the parent of the runs is gone:\n{self.log.read_text()[-3000:]}"
+        return line.split()
+
+
+@dataclass
+class Witness:
+    """The topic and the tables, compared by code that shares nothing with the pipeline."""
+
+    root: Path
+    broker: str
+    topic: str
+
+    def wrong(self) -> tuple[int, Counter[str]]:
+        """How many records the topic has, and how often the tables are not what they make."""
+        topic = self._in_topic()
+        bronze = self._rows("bronze/vehicles_events", "partition", "offset", "key", "value", "headers", "batch")
+        silver = self._rows("silver/vehicles_events", "partition", "offset", "event_id")
+        rejected = self._rows("silver/rejected_events", "partition", "offset")
+        landed = Counter(row[:2] for row in bronze)
+        judged = Counter(row[:2] for row in silver) + Counter(row[:2] for row in rejected)
+        batches = {row[:2]: row[5] for row in bronze}
+        first: dict[str, tuple[int, int, int]] = {}
+        events: dict[str, dict[str, Any]] = {}
+        for place, (_, value, headers) in topic.items():
+            if dict(headers)["valid"] == b"yes":
+                event = json.loads(value)
+                events[event["event_id"]] = event
+                order = (batches.get(place, 0), *place)
+                first[event["event_id"]] = min(first.get(event["event_id"], order), order)
+        expected = {(event_id, partition, offset) for event_id, (_, partition, offset) in first.items()}
+        found = Counter((row[2], row[0], row[1]) for row in silver)
+        wrong = {
+            "lost": sum(1 for place in topic if place not in landed),
+            "made up": sum(
+                1
+                for p, o, key, value, headers, _ in bronze
+                if (key, value, [(h["key"], h["value"]) for h in headers]) != topic.get((p, o))
+            ),
+            "doubled": sum(count - 1 for count in landed.values()),
+            "unaccounted": sum(1 for place in landed.keys() | judged.keys() if landed[place] != judged[place]),
+            "twice in Silver": len(silver) - len({row[2] for row in silver}),
+            "Silver not the valid events": len(expected ^ found.keys()),
+            "Gold not the recomputation": self._gold_differs(list(events.values())),
+        }
+        return len(topic), Counter(wrong)
+
+    def versions(self) -> dict[str, Any]:
+        """What a run without news leaves as it is: the tables' versions, and every data file."""
+        files = {str(file): file.stat().st_mtime_ns for file in self.root.rglob("*.parquet")}
+        return {table: DeltaTable(str(self.root / table)).version() for table in DELTA_TABLES} | files
+
+    def log_entries(self) -> Counter[str]:
+        """How many commits each table has, and whether Gold's staged file is there."""
+        entries = {t: len(list((self.root / t / "_delta_log").glob("*.json"))) for t in DELTA_TABLES}
+        return Counter(entries | {"gold/stats": int(not (self.root / "gold/.stats.staged").exists())})
+
+    def leftovers(self) -> int:
+        """Data files that no version of a table names."""
+        files = {file for table in DELTA_TABLES for file in (self.root / table).rglob("*.parquet*")}
+        logged = {
+            self.root / table / json.loads(line)["add"]["path"].replace("%3D", "=")
+            for table in DELTA_TABLES
+            for entry in (self.root / table / "_delta_log").glob("*.json")
+            for line in entry.read_text().splitlines()
+            if "add" in json.loads(line)
+        }
+        return len({file for file in files if "_delta_log" not in file.parts} - logged)
+
+    def _gold_differs(self, events: list[dict[str, Any]]) -> int:
+        expected = {}
+        for kind in {event["type"] for event in events}:
+            of_kind = [event for event in events if event["type"] == kind]
+            batteries = [Fraction(str(event["battery"])) for event in of_kind if event["battery"] is not None]
+            average = float(sum(batteries) / len(batteries)) if batteries else None
+            expected[kind] = (len(of_kind), pytest.approx(average, abs=1e-9), max(event["lat"] for event in of_kind))
+        rows = pq.read_table(self.root / "gold/stats").to_pylist()
+        found = {row["type"]: (row["total"], row["avg_battery"], row["max_lat"]) for row in rows}
+        return len(rows) - len(found) + sum(1 for k in expected.keys() | found.keys() if found.get(k) != expected.get(k))
+
+    def _rows(self, table: str, *columns: str) -> list[tuple[Any, ...]]:
+        found = DeltaTable(str(self.root / table)).to_pyarrow_table(columns=list(columns))
+        return list(zip(*(found[column].to_pylist() for column in columns), strict=True))
+
+    def _in_topic(self) -> dict[tuple[int, int], tuple[bytes, bytes | None, list[tuple[str, bytes]]]]:
+        consumer = Consumer({"bootstrap.servers": self.broker, "group.id": "witness", "enable.partition.eof": True})
+        consumer.assign([TopicPartition(self.topic, partition, 0) for partition in range(3)])
+        found, ended = {}, 0
+        while ended < 3:
+            for message in consumer.consume(10_000, 0.2):
+                if message.error() is None:
+                    place = message.partition(), message.offset()
+                    found[place] = (message.key(), message.value(), message.headers())
+                else:
+                    assert message.error().code() == KafkaError._PARTITION_EOF
+                    ended += 1
+        consumer.close()
+        return found
+
+
+@dataclass
+class Harness:
+    """Kills runs on a lake while its topic is written and its tables are read, and counts what it sees."""
+
+    root: Path
+    broker: str
+    topic: str
+    traffic: Traffic
+    seed: str
+
+    def __call__(
+        self, engine: str, kills: int, minutes: float, checks: int, remote: str | None = None, most: int = 100_000
+    ) -> Seen:
+        """At most so many kills in so many minutes, with a clean run and all promises checked several times."""
+        seen = Seen(self.seed, engine)
+        chance = random.Random(f"{self.seed} {engine}")
+        runs = Runs(self.root, self.broker, self.topic, remote, most, self.root.parent / "runs.log")
+        witness = Witness(self.root, self.broker, self.topic)
+        reader = subprocess.Popen(
+            [sys.executable, str(HERE / "reader.py"), str(self.root)], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+        )
+        started = time.monotonic()
+        durations = [5.0]
+        moments: list[Moment] = []
+        try:
+            for check in range(1, checks + 1):
+                while seen.kills.total() < kills * check / checks and time.monotonic() - started < minutes * 60:
+                    if not moments:
+                        moments = chance.sample(MOMENTS, len(MOMENTS))
+                    moment = moments.pop()
+                    before = witness.log_entries()
+                    code = runs.kill(moment, chance.uniform(0, statistics.median(durations[-5:])))
+                    self._count(seen, moment, code, before, witness)
+                durations.append(self._check(seen, runs, witness))
+        finally:
+            said, _ = reader.communicate(timeout=120)
+            runs.close()
+        seen.seconds = time.monotonic() - started
+        told = json.loads(said)
+        seen.reads, seen.half_written = told["reads"], told["half-written"]
+        seen.leftovers = witness.leftovers()
+        return seen
+
+    def _count(self, seen: Seen, moment: Moment, code: int, before: Counter[str], witness: Witness) -> None:
+        if code == -signal.SIGKILL:
+            seen.kills[moment.name] += 1
+            table = moment.name.split(":")[0]
+            seen.inside[moment.name] += "not" in moment.name and witness.log_entries()[table] <= before[table]
+        elif code == 0:
+            seen.finished += 1
+        else:
+            seen.failed += 1
+
+    def _check(self, seen: Seen, runs: Runs, witness: Witness) -> float:
+        """One clean run after the kills, and the promises; the run's seconds."""
+        self.traffic.pause()
+        good, seconds = runs.clean()
+        if not good:
+            seen.hands += 1
+            print(f"a clean run failed:\n{runs.log.read_text()[-5000:]}")
+            good, seconds = runs.clean()
+            assert good, f"the tables do not heal:\n{runs.log.read_text()[-5000:]}"
+        seen.records, wrong = witness.wrong()
+        seen.wrong += wrong
+        before = witness.versions()
+        good, _ = runs.clean()
+        seen.wrong["versions without news"] += not good or witness.versions() != before
+        seen.checks += 1
+        self.traffic.go_on()
+        return seconds
+
+
+@pytest.fixture
+def harness(tmp_path: Path, broker: str, topic: str, traffic: Traffic, seed: str) -> Callable[..., Seen]:
+    """The fault harness, on a lake of its own."""
+    return Harness(tmp_path / "lake", broker, topic, traffic, seed)
+
+
+@dataclass
+class Reliability:
+    """What all scenarios saw, for docs/reliability.md."""
+
+    seen: list[Seen] = field(default_factory=list)
+
+    def add(self, seen: Seen) -> None:
+        self.seen.append(seen)
+        print(f"{seen}", file=sys.__stderr__)
+
+
+@pytest.fixture(scope="session")
+def reliability() -> Iterator[Reliability]:
+    """Collects what was seen."""
+    yield Reliability()
