@@ -23,7 +23,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pyarrow.parquet as pq
 import pytest
@@ -60,13 +60,22 @@ def _moments() -> Iterator[Moment]:
 
 
 MOMENTS = list(_moments())
+# Once in a lake's life, in this order.
+CREATION = [
+    moment
+    for table in DELTA_TABLES
+    for moment in (
+        Moment(f"{table}: created, not committed", rf"{table}/_delta_log/_commit_.*"),
+        Moment(f"{table}: just created", rf"{table}/_delta_log/0+\.json"),
+    )
+]
 
 
 @pytest.fixture(scope="session")
 def seed() -> str:
     """FAULTS_SEED, or a new one; printed, so that a run can be repeated."""
     chosen = os.environ.get("FAULTS_SEED") or uuid.uuid4().hex[:8]
-    print(f"FAULTS_SEED={chosen}", file=sys.__stderr__)
+    print(f"FAULTS_SEED={chosen}", flush=True)
     return chosen
 
 
@@ -83,7 +92,7 @@ class Traffic:
         self._topic = topic
         self._chance = random.Random(seed)
         self._sent: list[tuple[bytes, bytes]] = []
-        self._producer = Producer({"bootstrap.servers": broker, "enable.idempotence": True, "linger.ms": 5})
+        self._producer = Producer({"bootstrap.servers": broker, "enable.idempotence": True, "log_level": 0})
         self._going, self._at_rest, self._ended = threading.Event(), threading.Event(), threading.Event()
         self._thread = threading.Thread(target=self._produce, daemon=True)
         self.go_on()
@@ -333,10 +342,12 @@ class Witness:
         files = {str(file): file.stat().st_mtime_ns for file in self.root.rglob("*.parquet")}
         return {table: DeltaTable(str(self.root / table)).version() for table in DELTA_TABLES} | files
 
-    def log_entries(self) -> Counter[str]:
-        """How many commits each table has, and whether Gold's staged file is there."""
-        entries = {t: len(list((self.root / t / "_delta_log").glob("*.json"))) for t in DELTA_TABLES}
-        return Counter(entries | {"gold/stats": int(not (self.root / "gold/.stats.staged").exists())})
+    def commits(self, table: str) -> int:
+        """What changes with each of a table's commits: their number, or of Gold's statistics the file in place."""
+        if table == "gold/stats":
+            file = self.root / "gold/stats/stats.parquet"
+            return file.stat().st_ino if file.exists() else 0
+        return len(list((self.root / table / "_delta_log").glob("[0-9]*.json")))
 
     def leftovers(self) -> int:
         """Data files that no version of a table names."""
@@ -359,7 +370,9 @@ class Witness:
             expected[kind] = (len(of_kind), pytest.approx(average, abs=1e-9), max(event["lat"] for event in of_kind))
         rows = pq.read_table(self.root / "gold/stats").to_pylist()
         found = {row["type"]: (row["total"], row["avg_battery"], row["max_lat"]) for row in rows}
-        return len(rows) - len(found) + sum(1 for k in expected.keys() | found.keys() if found.get(k) != expected.get(k))
+        return (
+            len(rows) - len(found) + sum(1 for k in expected.keys() | found.keys() if found.get(k) != expected.get(k))
+        )
 
     def _rows(self, table: str, *columns: str) -> list[tuple[Any, ...]]:
         found = DeltaTable(str(self.root / table)).to_pyarrow_table(columns=list(columns))
@@ -403,17 +416,24 @@ class Harness:
             [sys.executable, str(HERE / "reader.py"), str(self.root)], stdin=subprocess.PIPE, stdout=subprocess.PIPE
         )
         started = time.monotonic()
-        durations = [5.0]
-        moments: list[Moment] = []
+        durations = [2.0]
+        moments = CREATION[::-1] if kills > len(MOMENTS) else []
         try:
             for check in range(1, checks + 1):
                 while seen.kills.total() < kills * check / checks and time.monotonic() - started < minutes * 60:
                     if not moments:
                         moments = chance.sample(MOMENTS, len(MOMENTS))
                     moment = moments.pop()
-                    before = witness.log_entries()
+                    table = moment.name.split(":")[0]
+                    before = witness.commits(table)
                     code = runs.kill(moment, chance.uniform(0, statistics.median(durations[-5:])))
-                    self._count(seen, moment, code, before, witness)
+                    if code == -signal.SIGKILL:
+                        seen.kills[moment.name] += 1
+                        seen.inside[moment.name] += ", not " in moment.name and witness.commits(table) == before
+                    elif code == 0:
+                        seen.finished += 1
+                    else:
+                        seen.failed += 1
                 durations.append(self._check(seen, runs, witness))
         finally:
             said, _ = reader.communicate(timeout=120)
@@ -423,16 +443,6 @@ class Harness:
         seen.reads, seen.half_written = told["reads"], told["half-written"]
         seen.leftovers = witness.leftovers()
         return seen
-
-    def _count(self, seen: Seen, moment: Moment, code: int, before: Counter[str], witness: Witness) -> None:
-        if code == -signal.SIGKILL:
-            seen.kills[moment.name] += 1
-            table = moment.name.split(":")[0]
-            seen.inside[moment.name] += "not" in moment.name and witness.log_entries()[table] <= before[table]
-        elif code == 0:
-            seen.finished += 1
-        else:
-            seen.failed += 1
 
     def _check(self, seen: Seen, runs: Runs, witness: Witness) -> float:
         """One clean run after the kills, and the promises; the run's seconds."""
@@ -459,18 +469,89 @@ def harness(tmp_path: Path, broker: str, topic: str, traffic: Traffic, seed: str
     return Harness(tmp_path / "lake", broker, topic, traffic, seed)
 
 
-@dataclass
 class Reliability:
-    """What all scenarios saw, for docs/reliability.md."""
+    """What was seen, as a page: docs/reliability.md is this, if FAULTS_REPORT names it."""
 
-    seen: list[Seen] = field(default_factory=list)
+    PROMISES: ClassVar = {
+        "lost": "records of the topic that Bronze lacks",
+        "made up": "Bronze rows that are not a record of the topic, byte for byte",
+        "doubled": "records that Bronze has more than once",
+        "unaccounted": "records that are not once in Bronze and once in Silver or rejected",
+        "twice in Silver": "event_ids that Silver has more than once",
+        "Silver not the valid events": "valid events that Silver lacks, or has from another record than the first",
+        "Gold not the recomputation": "rows of Gold that a recomputation from the topic does not give",
+        "versions without news": "clean runs without news that failed, or changed a version or a file",
+    }
+
+    def __init__(self) -> None:
+        self.seen: list[Seen] = []
+        self.sections: list[str] = []
 
     def add(self, seen: Seen) -> None:
         self.seen.append(seen)
-        print(f"{seen}", file=sys.__stderr__)
+
+    def page(self) -> str:
+        return "\n".join([*self._kills(), *self.sections])
+
+    def _kills(self) -> Iterator[str]:
+        if not self.seen:
+            return
+        yield HEAD.format(
+            seed=self.seen[0].seed,
+            kills=sum(seen.kills.total() for seen in self.seen),
+            minutes=sum(seen.seconds for seen in self.seen) / 60,
+            command=f"make test-faults FAULTS_SEED={self.seen[0].seed}",
+        )
+        yield self._row("killed", [seen.engine for seen in self.seen])
+        yield self._row("---", ["---:"] * len(self.seen))
+        for moment in [*CREATION, *MOMENTS]:
+            aimed = ", not " in moment.name
+            cells = [f"{s.kills[moment.name]}" + f" ({s.inside[moment.name]})" * aimed for s in self.seen]
+            yield self._row(moment.name, cells)
+        yield self._row("**all**", [f"**{seen.kills.total()}**" for seen in self.seen])
+        yield SEEN
+        yield self._row("seen", [seen.engine for seen in self.seen])
+        yield self._row("---", ["---:"] * len(self.seen))
+        for promise, text in self.PROMISES.items():
+            yield self._row(text, [seen.wrong[promise] for seen in self.seen])
+        yield self._row(
+            "half-written or failed reads, of all reads", [f"{len(s.half_written)} of {s.reads}" for s in self.seen]
+        )
+        yield self._row("runs that failed by themselves", [seen.failed for seen in self.seen])
+        yield self._row("clean runs that needed a hand, of all checks", [f"{s.hands} of {s.checks}" for s in self.seen])
+        yield self._row("records in the topic at the end", [seen.records for seen in self.seen])
+        yield self._row("data files left by killed runs, of no version", [seen.leftovers for seen in self.seen])
+        yield self._row("minutes", [f"{seen.seconds / 60:.1f}" for seen in self.seen])
+
+    def _row(self, name: str, cells: list[Any]) -> str:
+        return f"| {name} | {' | '.join(map(str, cells))} |"
+
+
+HEAD = """# Reliability
+
+This page is written by `make test-faults`, from what it counted; nothing is filled in by hand. What was promised is in
+each row; what was seen stands beside it.
+
+## Runs killed by SIGKILL
+
+{kills} runs of `refresh` were killed in {minutes:.0f} minutes, while a producer sent new events, repeated ones and
+garbage, and a reader read every table. To repeat: `{command}`. The seed decides what is sent and when runs are
+killed; how the two meet is the machine's.
+
+How often each moment was hit; in brackets, how often the run died before what it had begun was committed (the kernel
+tells the harness of the file, and meanwhile the run goes on):
+"""
+SEEN = """
+After every so many kills the producer paused, one run was let go to its end, and the tables were compared with the
+topic by code that shares nothing with the pipeline. Added up over all these checks:
+"""
 
 
 @pytest.fixture(scope="session")
 def reliability() -> Iterator[Reliability]:
-    """Collects what was seen."""
-    yield Reliability()
+    """Collects what the tests see; the page is written at their end, also if one failed."""
+    collected = Reliability()
+    yield collected
+    print(collected.page(), flush=True)
+    if "FAULTS_REPORT" in os.environ:
+        Path(os.environ["FAULTS_REPORT"]).write_text(collected.page() + "\n")

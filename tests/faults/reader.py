@@ -8,6 +8,7 @@ here only ever grows. Prints JSON: how many reads, and which were half-written. 
 import json
 import select
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -15,7 +16,8 @@ import duckdb
 import pyarrow.parquet as pq
 from deltalake import DeltaTable
 
-BREATH_SECONDS = 0.05
+# Between two rounds of reads, several times as long as one takes: the machine is there for the runs.
+BREATHS = 3
 COLUMNS = ["type", "total", "avg_battery", "max_lat"]
 root = Path(sys.argv[1])
 
@@ -45,8 +47,10 @@ reads = {
 }
 seen: dict[str, int] = {}
 counted = 0
+breath = 0.1
 half_written = []
-while not select.select([sys.stdin], [], [], BREATH_SECONDS)[0]:
+while not select.select([sys.stdin], [], [], breath)[0]:
+    begun = time.monotonic()
     for table, read in reads.items():
         try:
             size = read()
@@ -58,4 +62,5 @@ while not select.select([sys.stdin], [], [], BREATH_SECONDS)[0]:
         if size < seen.get(table, 0):
             half_written.append(f"{table}: {size} after {seen[table]}")
         seen[table] = max(size, seen.get(table, 0))
+    breath = BREATHS * (time.monotonic() - begun)
 print(json.dumps({"reads": counted, "half-written": half_written}))

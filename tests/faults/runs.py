@@ -6,18 +6,15 @@ nothing: a run costs what it does, and not again its imports. For each, standard
 records that this process writes itself for the engine.
 """
 
+import importlib
 import os
 import sys
+import tempfile
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 
 import dagster as dg
-import dagster_pyspark
-import grpc
-import pysail.spark
-import pyspark.sql.connect.functions
-import pyspark.sql.connect.session
-import pyspark.sql.connect.window
 
 from lakehouse_dagster.definitions import defs
 from resources.delta import DeltaIOManager
@@ -25,44 +22,75 @@ from resources.kafka import KafkaResource
 from resources.parquet import ParquetIOManager
 from resources.spark import SparkResource
 
-IMPORTED_FOR_THE_RUNS = (dagster_pyspark, grpc, pysail.spark, pyspark.sql.connect)
 # The allocators of Arrow and delta-rs are made for forks, and start their threads anew in the child; others' would
 # be missing there, with whatever locks they hold.
 HARMLESS_THREADS = {"jemalloc_bg_thd"}
 
 
 def main() -> None:
-    root, servers, topic, remote, most = sys.argv[1:]
-    spark = SparkResource(remote=None if remote == "-" else remote, home=str(Path(root).parent / "spark"))
-    refresh = dg.Definitions(
+    root = Path(sys.argv[1])
+    warnings.filterwarnings("ignore", message=".*multi-threaded, use of fork", category=DeprecationWarning)
+    with tempfile.TemporaryDirectory() as scratch:
+        rehearse(Path(scratch, "lake"))
+    refresh = job(root)
+    print("ready", flush=True)
+    for _ in sys.stdin:
+        run = fork(lambda: succeeds(refresh))
+        print(f"started {run}", flush=True)
+        print(f"ended {os.waitpid(run, 0)[1]}", flush=True)
+
+
+def job(root: Path) -> dg.JobDefinition:
+    servers, topic, remote, most = sys.argv[2:]
+    spark = SparkResource(remote=None if remote == "-" else remote, home=str(root.parent / "spark"))
+    return dg.Definitions(
         assets=defs.assets,
         asset_checks=defs.asset_checks,
         jobs=defs.jobs,
         resources={
             "kafka": KafkaResource(bootstrap_servers=servers, topic=topic, group="killed", broker_home="not used"),
-            "delta": DeltaIOManager(root=root, spark=spark, max_collected_records=int(most)),
-            "parquet": ParquetIOManager(root=root),
+            "delta": DeltaIOManager(root=str(root), spark=spark, max_collected_records=int(most)),
+            "parquet": ParquetIOManager(root=str(root)),
         },
         executor=dg.in_process_executor,
     ).resolve_job_def("refresh")
-    warnings.filterwarnings("ignore", message=".*multi-threaded, use of fork", category=DeprecationWarning)
-    print("ready", flush=True)
-    for _ in sys.stdin:
-        threads = {Path(f"/proc/self/task/{task}/comm").read_text().strip() for task in os.listdir("/proc/self/task")}
-        started = threads - HARMLESS_THREADS - {Path("/proc/self/comm").read_text().strip()}
-        assert not started, f"a fork would lack the threads {started}"
-        run = os.fork()
-        if not run:
-            os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
-            os._exit(0 if succeeds(refresh) else 1)
-        print(f"started {run}", flush=True)
-        print(f"ended {os.waitpid(run, 0)[1]}", flush=True)
 
 
-def succeeds(job: dg.JobDefinition) -> bool:
+def rehearse(root: Path) -> None:
+    """Import what a run imports, by the example of one on another lake."""
+    list_of_modules = root.with_name("modules")
+
+    def tell() -> bool:
+        good = succeeds(job(root))
+        list_of_modules.write_text("\n".join(sys.modules))
+        return good
+
+    _, status = os.waitpid(fork(tell), 0)
+    assert status == 0, "the rehearsal failed"
+    for name in list_of_modules.read_text().splitlines():
+        if name not in sys.modules and not name.startswith("__"):
+            try:
+                importlib.import_module(name)
+            except ImportError:  # made up by a library, and no module of a file
+                continue
+
+
+def fork(run: Callable[[], bool]) -> int:
+    """The process that does `run`, and ends by its answer."""
+    threads = {Path(f"/proc/self/task/{task}/comm").read_text().strip() for task in os.listdir("/proc/self/task")}
+    started = threads - HARMLESS_THREADS - {Path("/proc/self/comm").read_text().strip()}
+    assert not started, f"a fork would lack the threads {started}"
+    process = os.fork()
+    if not process:
+        os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+        os._exit(0 if run() else 1)
+    return process
+
+
+def succeeds(refresh: dg.JobDefinition) -> bool:
     try:
         with dg.DagsterInstance.ephemeral() as instance:
-            return job.execute_in_process(instance=instance, raise_on_error=False).success
+            return refresh.execute_in_process(instance=instance, raise_on_error=False).success
     except BaseException as error:
         print(f"{type(error).__name__}: {error}", file=sys.stderr, flush=True)
         return False
