@@ -102,8 +102,10 @@ class Traffic:
         self._at_rest.clear()
         self._going.set()
 
-    def pause(self) -> None:
-        """Return when all that was sent is in the topic, and send no more."""
+    def pause(self, events: int = 0) -> None:
+        """Send no more after so many events, and return when all that was sent is in the topic."""
+        while len(self._sent) < events:
+            self._ended.wait(0.1)
         self._going.clear()
         assert self._at_rest.wait(60)
 
@@ -220,12 +222,21 @@ class Seen:
 
 
 class Runs:
-    """Runs of `refresh` on one lake, one at a time, each a process that can be killed at a moment."""
+    """Runs of `refresh` on one lake, each a process that can be killed at a moment."""
 
-    def __init__(self, root: Path, broker: str, topic: str, remote: str | None, most: int, log: Path) -> None:
+    def __init__(
+        self,
+        root: Path,
+        broker: str,
+        topic: str,
+        log: Path,
+        remote: str | None = None,
+        most: int = 100_000,
+    ) -> None:
         self.root = root
         self.log = log
-        command = [sys.executable, str(HERE / "runs.py"), str(root), broker, topic, remote or "-", str(most)]
+        command = [sys.executable, str(HERE / "runs.py"), str(root), broker, topic]
+        command += [remote or "-", str(most)]
         with log.open("wb") as output:
             self._parent = subprocess.Popen(
                 command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=output, bufsize=0
@@ -234,19 +245,19 @@ class Runs:
         assert self._parent.stdout is not None
         self._orders, self._news = self._parent.stdin, self._parent.stdout
         self._watch = Watch(root)
+        self._codes: dict[int, int] = {}
         assert self._said(RUN_SECONDS_AT_MOST) == ["ready"], log.read_text()
 
     def clean(self) -> tuple[bool, float]:
         """One run to its end: whether it succeeded, and its seconds."""
         started = time.monotonic()
-        self._start()
-        code = self._ended()
-        return code == 0, time.monotonic() - started
+        return self.ended(self.start()) == 0, time.monotonic() - started
 
     def kill(self, moment: Moment, instant: float) -> int:
         """One run, killed at a moment, or after `instant` seconds; the exit code, -SIGKILL if the kill was in time."""
         list(self._watch.new())
-        process = self._start()
+        run = self.start()
+        process = os.pidfd_open(run)
         if moment.path is None:
             over = bool(select.select([self._news], [], [], instant)[0])
         else:
@@ -254,7 +265,15 @@ class Runs:
         if not over:
             signal.pidfd_send_signal(process, signal.SIGKILL)
         os.close(process)
-        return self._ended()
+        return self.ended(run)
+
+    def stop_at(self, moment: Moment) -> int:
+        """One run, stopped at a moment but alive; its process."""
+        list(self._watch.new())
+        process = self.start()
+        assert not self._over_before(moment), f"it never came to {moment}"
+        os.kill(process, signal.SIGSTOP)
+        return process
 
     def close(self) -> None:
         self._orders.close()
@@ -262,12 +281,34 @@ class Runs:
         self._news.close()
         self._watch.close()
 
-    def _start(self) -> int:
-        self._orders.write(b"run\n")
+    def start(self, patience: float = 3600) -> int:
+        """Start a run that waits so many seconds for a lease; its process."""
+        self._orders.write(f"{patience}\n".encode())
         word, process = self._said(60)
         assert word == "started"
-        self._process = int(process)
-        return os.pidfd_open(self._process)
+        return int(process)
+
+    def ended(self, run: int) -> int:
+        """Wait for the end of a run; its exit code, negative if a signal ended it."""
+        while run not in self._codes:
+            try:
+                word, process, status = self._said(RUN_SECONDS_AT_MOST)
+            except AssertionError:
+                os.kill(run, signal.SIGKILL)
+                raise
+            assert word == "ended"
+            self._codes[int(process)] = os.waitstatus_to_exitcode(int(status))
+        return self._codes.pop(run)
+
+    def logged(self, pattern: str, times: int = 1) -> list[str]:
+        """What the runs say that matches, waited for until there is so much of it."""
+        deadline = time.monotonic() + RUN_SECONDS_AT_MOST
+        while time.monotonic() < deadline:
+            found = re.findall(pattern, self.log.read_text())
+            if len(found) >= times:
+                return found
+            select.select([], [], [], 0.05)
+        raise AssertionError(f"{pattern!r} is not {times} times in\n{self.log.read_text()[-3000:]}")
 
     def _over_before(self, moment: Moment) -> bool:
         deadline = time.monotonic() + RUN_SECONDS_AT_MOST
@@ -278,15 +319,6 @@ class Runs:
             if self._news in ready:
                 return True
         raise AssertionError(f"a run does not end:\n{self.log.read_text()[-3000:]}")
-
-    def _ended(self) -> int:
-        try:
-            word, status = self._said(RUN_SECONDS_AT_MOST)
-        except AssertionError:
-            os.kill(self._process, signal.SIGKILL)
-            raise
-        assert word == "ended"
-        return os.waitstatus_to_exitcode(int(status))
 
     def _said(self, seconds: float) -> list[str]:
         assert select.select([self._news], [], [], seconds)[0], f"no answer:\n{self.log.read_text()[-3000:]}"
@@ -337,10 +369,14 @@ class Witness:
         }
         return len(topic), Counter(wrong)
 
+    def versions_of_tables(self) -> list[int]:
+        """The version of each Delta table."""
+        return [DeltaTable(str(self.root / table)).version() for table in DELTA_TABLES]
+
     def versions(self) -> dict[str, Any]:
         """What a run without news leaves as it is: the tables' versions, and every data file."""
         files = {str(file): file.stat().st_mtime_ns for file in self.root.rglob("*.parquet")}
-        return {table: DeltaTable(str(self.root / table)).version() for table in DELTA_TABLES} | files
+        return dict(zip(DELTA_TABLES, self.versions_of_tables(), strict=True)) | files
 
     def commits(self, table: str) -> int:
         """What changes with each of a table's commits: their number, or of Gold's statistics the file in place."""
@@ -394,6 +430,26 @@ class Witness:
         return found
 
 
+@pytest.fixture
+def witness(tmp_path: Path, broker: str, topic: str) -> Witness:
+    """Who compares the lake of `runs` with the topic."""
+    return Witness(tmp_path / "lake", broker, topic)
+
+
+@pytest.fixture
+def moments() -> dict[str, Moment]:
+    """The moments at which a run can be killed, by name."""
+    return {moment.name: moment for moment in MOMENTS}
+
+
+@pytest.fixture
+def runs(tmp_path: Path, broker: str, topic: str) -> Iterator[Runs]:
+    """Runs on a lake of their own."""
+    made = Runs(tmp_path / "lake", broker, topic, tmp_path / "runs.log")
+    yield made
+    made.close()
+
+
 @dataclass
 class Harness:
     """Kills runs on a lake while its topic is written and its tables are read, and counts what it sees."""
@@ -410,7 +466,7 @@ class Harness:
         """At most so many kills in so many minutes, with a clean run and all promises checked several times."""
         seen = Seen(self.seed, engine)
         chance = random.Random(f"{self.seed} {engine}")
-        runs = Runs(self.root, self.broker, self.topic, remote, most, self.root.parent / "runs.log")
+        runs = Runs(self.root, self.broker, self.topic, self.root.parent / "runs.log", remote, most)
         witness = Witness(self.root, self.broker, self.topic)
         reader = subprocess.Popen(
             [sys.executable, str(HERE / "reader.py"), str(self.root)], stdin=subprocess.PIPE, stdout=subprocess.PIPE
@@ -485,13 +541,20 @@ class Reliability:
 
     def __init__(self) -> None:
         self.seen: list[Seen] = []
-        self.sections: list[str] = []
+        self.races: list[str] = []
 
     def add(self, seen: Seen) -> None:
         self.seen.append(seen)
 
+    def without_lease(
+        self, names: str, marks: str, tried: int, made: int, refused: Counter[str], lost: int, twice: int
+    ) -> None:
+        errors = ", ".join(f"{count} {name}" for name, count in refused.items()) or "0"
+        self.races.append(self._row(f"{names}, {marks}", [tried, made, errors, lost, twice]))
+
     def page(self) -> str:
-        return "\n".join([*self._kills(), *self.sections])
+        races = [RACES, *self.races] if self.races else []
+        return "\n".join([*self._kills(), *races])
 
     def _kills(self) -> Iterator[str]:
         if not self.seen:
@@ -545,6 +608,16 @@ SEEN = """
 After every so many kills the producer paused, one run was let go to its end, and the tables were compared with the
 topic by code that shares nothing with the pipeline. Added up over all these checks:
 """
+RACES = """
+## Two writers without the lease
+
+In the pipeline a table has one writer at a time, by its lease. Here two processes append to one table at once without
+it, each as the pipeline would: it reads the mark, and commits the next number with one row. Where both use the same
+mark, a number may be committed once, and the other has to be refused; with marks of their own, both have to succeed.
+*Lost* is a commit that its writer was told is made and that the table does not have.
+
+| writers | tried | told as made | refused | lost | made twice |
+| --- | ---: | ---: | --- | ---: | ---: |"""
 
 
 @pytest.fixture(scope="session")

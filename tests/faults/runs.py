@@ -1,13 +1,15 @@
 """Runs of `refresh`, each in a process of its own, to be killed; not a test, but what the fault harness starts.
 
-Every line of standard input asks for a run. It is forked from this process, which has imported everything and started
-nothing: a run costs what it does, and not again its imports. For each, standard output says `started PID` and
-`ended STATUS` (of `waitpid`). Arguments: lake root, bootstrap servers, topic, SPARK_REMOTE or "-", and the most
-records that this process writes itself for the engine.
+Every line of standard input asks for a run, by the seconds that it may wait for a lease. It is forked from this
+process, which has imported everything and started nothing: a run costs what it does, and not again its imports. For
+each, standard output says `started PID` and `ended PID STATUS` (of `waitpid`). Arguments: lake root, bootstrap servers,
+topic, SPARK_REMOTE or "-", and the most records that a run writes itself for the engine.
 """
 
+import functools
 import importlib
 import os
+import selectors
 import sys
 import tempfile
 import warnings
@@ -32,15 +34,28 @@ def main() -> None:
     warnings.filterwarnings("ignore", message=".*multi-threaded, use of fork", category=DeprecationWarning)
     with tempfile.TemporaryDirectory() as scratch:
         rehearse(Path(scratch, "lake"))
-    refresh = job(root)
     print("ready", flush=True)
-    for _ in sys.stdin:
-        run = fork(lambda: succeeds(refresh))
-        print(f"started {run}", flush=True)
-        print(f"ended {os.waitpid(run, 0)[1]}", flush=True)
+    running: dict[int, int] = {}
+    with selectors.DefaultSelector() as news:
+        news.register(sys.stdin, selectors.EVENT_READ)
+        while True:
+            for key, _ in news.select():
+                if key.fileobj is not sys.stdin:
+                    process = running.pop(key.fd)
+                    print(f"ended {process} {os.waitpid(process, 0)[1]}", flush=True)
+                    news.unregister(key.fd)
+                    os.close(key.fd)
+                elif order := sys.stdin.buffer.raw.readline():
+                    process = fork(functools.partial(succeeds, job(root, patience=float(order))))
+                    end = os.pidfd_open(process)
+                    running[end] = process
+                    news.register(end, selectors.EVENT_READ)
+                    print(f"started {process}", flush=True)
+                else:
+                    return
 
 
-def job(root: Path) -> dg.JobDefinition:
+def job(root: Path, patience: float = 3600) -> dg.JobDefinition:
     servers, topic, remote, most = sys.argv[2:]
     spark = SparkResource(remote=None if remote == "-" else remote, home=str(root.parent / "spark"))
     return dg.Definitions(
@@ -49,7 +64,9 @@ def job(root: Path) -> dg.JobDefinition:
         jobs=defs.jobs,
         resources={
             "kafka": KafkaResource(bootstrap_servers=servers, topic=topic, group="killed", broker_home="not used"),
-            "delta": DeltaIOManager(root=str(root), spark=spark, max_collected_records=int(most)),
+            "delta": DeltaIOManager(
+                root=str(root), spark=spark, max_collected_records=int(most), lease_patience_seconds=patience
+            ),
             "parquet": ParquetIOManager(root=str(root)),
         },
         executor=dg.in_process_executor,
