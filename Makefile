@@ -43,9 +43,13 @@ dev: install $(JAVA_FOR_RUN) | $(DAGSTER_HOME) ## Run Kafka and the Dagster UI u
 test: install java ## Run the tests, on a real Kafka and both engines
 	$(BIN)/pytest --ignore tests/cluster -n 2 --dist loadfile --no-loadscope-reorder
 
-# Twenty minutes, alone: 200 runs killed, writers without the lease; and the page that says what was seen.
-test-faults: install java ## Kill runs at every moment for 20 minutes, and write docs/reliability.md
-	FAULTS_KILLS=200 FAULTS_MINUTES=20 FAULTS_REPORT=docs/reliability.md $(BIN)/pytest -s tests/faults
+# Runs killed on three engines, and writers without the lease. The seed, if none is given, is a new one, and printed.
+FAULTS_KILLS ?= 210
+FAULTS_MINUTES ?= 20
+FAULTS_SEED ?=
+
+test-faults: install java ## Kill runs at every moment, for 20 minutes, and write docs/reliability.md (FAULTS_SEED)
+	FAULTS_KILLS=$(FAULTS_KILLS) FAULTS_MINUTES=$(FAULTS_MINUTES) FAULTS_SEED=$(FAULTS_SEED) FAULTS_REPORT=docs/reliability.md $(BIN)/pytest -s tests/faults
 
 check: install ## Check style, formatting, types and layers; change nothing
 	$(BIN)/ruff check

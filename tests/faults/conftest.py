@@ -65,7 +65,7 @@ CREATION = [
     moment
     for table in DELTA_TABLES
     for moment in (
-        Moment(f"{table}: created, not committed", rf"{table}/_delta_log/_commit_.*"),
+        Moment(f"{table}: being created, not committed", rf"{table}/_delta_log"),
         Moment(f"{table}: just created", rf"{table}/_delta_log/0+\.json"),
     )
 ]
@@ -172,8 +172,11 @@ class Watch:
     def close(self) -> None:
         os.close(self.fd)
 
-    def new(self) -> Iterator[tuple[str, int]]:
+    def new(self) -> list[tuple[str, int]]:
         """What appeared since the last time: path below the folder, and inotify's events."""
+        return list(self._new())
+
+    def _new(self) -> Iterator[tuple[str, int]]:
         while True:
             try:
                 buffer = os.read(self.fd, 65536)
@@ -195,10 +198,9 @@ class Watch:
         assert number >= 0, os.strerror(ctypes.get_errno())
         self._folders[number] = folder
         for entry in folder.iterdir():
+            yield str(entry.relative_to(self._root)), IN_CREATE
             if entry.is_dir():
                 yield from self._add(entry)
-            else:
-                yield str(entry.relative_to(self._root)), IN_CREATE
 
 
 @dataclass
@@ -255,7 +257,7 @@ class Runs:
 
     def kill(self, moment: Moment, instant: float) -> int:
         """One run, killed at a moment, or after `instant` seconds; the exit code, -SIGKILL if the kill was in time."""
-        list(self._watch.new())
+        self._watch.new()
         run = self.start()
         process = os.pidfd_open(run)
         if moment.path is None:
@@ -269,7 +271,7 @@ class Runs:
 
     def stop_at(self, moment: Moment) -> int:
         """One run, stopped at a moment but alive; its process."""
-        list(self._watch.new())
+        self._watch.new()
         process = self.start()
         assert not self._over_before(moment), f"it never came to {moment}"
         os.kill(process, signal.SIGSTOP)
@@ -482,6 +484,8 @@ class Harness:
                     moment = moments.pop()
                     table = moment.name.split(":")[0]
                     before = witness.commits(table)
+                    if moment in CREATION and before:
+                        continue
                     code = runs.kill(moment, chance.uniform(0, statistics.median(durations[-5:])))
                     if code == -signal.SIGKILL:
                         seen.kills[moment.name] += 1
@@ -598,8 +602,11 @@ each row; what was seen stands beside it.
 ## Runs killed by SIGKILL
 
 {kills} runs of `refresh` were killed in {minutes:.0f} minutes, while a producer sent new events, repeated ones and
-garbage, and a reader read every table. To repeat: `{command}`. The seed decides what is sent and when runs are
-killed; how the two meet is the machine's.
+garbage, and a reader read every table. To repeat:
+
+    {command}
+
+The seed decides what is sent and when runs are killed; how the two meet is the machine's.
 
 How often each moment was hit; in brackets, how often the run died before what it had begun was committed (the kernel
 tells the harness of the file, and meanwhile the run goes on):
