@@ -9,7 +9,7 @@ export DAGSTER_HOME ?= $(CURDIR)/.lakehouse/dagster
 JAVA_FOR_RUN := $(if $(KAFKA_BOOTSTRAP_SERVERS),,java)
 
 .DEFAULT_GOAL := help
-.PHONY: help install run dev test check fix lock wheel image deploy undeploy jobs workflow test-cluster
+.PHONY: help install run dev test test-faults check fix lock wheel image deploy undeploy jobs workflow test-cluster
 
 help: ## Show these verbs
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "%-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -42,6 +42,14 @@ dev: install $(JAVA_FOR_RUN) | $(DAGSTER_HOME) ## Run Kafka and the Dagster UI u
 # Two processes, each with servers of its own; a file's tests share what they start, and the long files come first.
 test: install java ## Run the tests, on a real Kafka and both engines
 	$(BIN)/pytest --ignore tests/cluster -n 2 --dist loadfile --no-loadscope-reorder
+
+# Runs killed on three engines, and writers without the lease. The seed, if none is given, is a new one, and printed.
+FAULTS_KILLS ?= 210
+FAULTS_MINUTES ?= 20
+FAULTS_SEED ?=
+
+test-faults: install java ## Kill runs at every moment, for 20 minutes, and write docs/reliability.md (FAULTS_SEED)
+	FAULTS_KILLS=$(FAULTS_KILLS) FAULTS_MINUTES=$(FAULTS_MINUTES) FAULTS_SEED=$(FAULTS_SEED) FAULTS_REPORT=docs/reliability.md $(BIN)/pytest -s tests/faults
 
 check: install ## Check style, formatting, types and layers; change nothing
 	$(BIN)/ruff check
