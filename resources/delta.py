@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 import dagster as dg
+import msgspec
 import pyarrow as pa
 from deltalake import (
     BloomFilterProperties,
@@ -305,10 +306,34 @@ def _open(path: Path) -> DeltaTable | None:
             f"{path} is no Delta table but holds {foreign}. Move it away, or choose another LAKEHOUSE_ROOT."
         )
     try:
-        return DeltaTable(str(path))
+        table = DeltaTable(str(path))
     except (DeltaError, OSError, ValueError) as error:
-        reason = str(error).splitlines()[0]
-        raise TableError(f"The Delta table at {path} cannot be read, and is left as it is: {reason}") from None
+        reason = _damage(path) or str(error).splitlines()[0]
+    else:
+        newest = path / "_delta_log" / f"{table.version():020}.json"
+        # Readers take an empty entry for a version without changes; with it, a commit and its marks are gone.
+        if not newest.exists() or newest.stat().st_size:
+            return table
+        reason = f"{newest} is empty"
+    raise TableError(
+        f"The Delta table at {path} cannot be read, and is left as it is: {reason}. Restore it from a backup, or move "
+        "the folder away, and with it those of the tables made from it; the next run builds them anew."
+    ) from None
+
+
+def _damage(path: Path) -> str | None:
+    """The first entry of a table's log that is not whole, or not there although a later one is."""
+    expected: int | None = None
+    for entry in sorted((path / "_delta_log").glob("[0-9]*[0-9].json")):
+        if expected not in (None, int(entry.stem)):
+            return f"{entry.with_stem(f'{expected:020}')} is missing"
+        expected = int(entry.stem) + 1
+        try:
+            for line in entry.read_bytes().splitlines():
+                msgspec.json.decode(line)
+        except (msgspec.DecodeError, OSError) as error:
+            return f"{entry} is damaged ({error})"
+    return None
 
 
 def _is_leftover(file: Path) -> bool:

@@ -550,11 +550,9 @@ class Reliability:
     def add(self, seen: Seen) -> None:
         self.seen.append(seen)
 
-    def without_lease(
-        self, names: str, marks: str, tried: int, made: int, refused: Counter[str], lost: int, twice: int
-    ) -> None:
+    def without_lease(self, names: str, marks: str, made: int, refused: Counter[str], lost: int, twice: int) -> None:
         errors = ", ".join(f"{count} {name}" for name, count in refused.items()) or "0"
-        self.races.append(self._row(f"{names}, {marks}", [tried, made, errors, lost, twice]))
+        self.races.append(self._row(f"{names}, {marks}", [made, errors, lost, twice]))
 
     def page(self) -> str:
         races = [RACES, *self.races] if self.races else []
@@ -623,8 +621,8 @@ it, each as the pipeline would: it reads the mark, and commits the next number w
 mark, a number may be committed once, and the other has to be refused; with marks of their own, both have to succeed.
 *Lost* is a commit that its writer was told is made and that the table does not have.
 
-| writers | tried | told as made | refused | lost | made twice |
-| --- | ---: | ---: | --- | ---: | ---: |"""
+| writers | told as made | refused | lost | made twice |
+| --- | ---: | --- | ---: | ---: |"""
 
 
 @pytest.fixture(scope="session")

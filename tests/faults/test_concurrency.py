@@ -65,12 +65,12 @@ def two_jvms(tmp_path):
             server.stop()
 
 
-def race(path, engines, marks, tries):
+def race(path, engines, marks, seconds):
     """Writers without a lease, begun at once: commits told as made, refused, lost, and numbers made twice."""
     DeltaTable.create(str(path), pa.schema([("number", pa.int64()), ("writer", pa.string())]))
     writers = []
     for number, (engine, mark) in enumerate(zip(engines, marks, strict=True)):
-        command = [sys.executable, str(WRITER), str(path), mark, str(tries), engine, f"writer {number}"]
+        command = [sys.executable, str(WRITER), str(path), mark, str(seconds), engine, f"writer {number}"]
         writers.append(subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True))
     for writer in writers:
         assert writer.stdout.readline() == "ready\n"
@@ -91,15 +91,15 @@ def race(path, engines, marks, tries):
 
 def test_what_happens_without_the_lease(tmp_path, request, reliability):
     pairs = {"delta-rs against delta-rs": ["-", "-"]}
-    tries = 10
+    seconds = 2
     if IN_FULL:
         one, two = request.getfixturevalue("two_jvms")
         pairs |= {"delta-rs against Apache Spark": ["-", one], "Apache Spark against Apache Spark": [one, two]}
-        tries = 60
+        seconds = 15
     for names, engines in pairs.items():
         for kind, marks in {"the same mark": ["mark", "mark"], "marks of their own": ["one", "two"]}.items():
-            made, refused, lost, twice = race(tmp_path / f"{names} {kind}", engines, marks, tries)
-            reliability.without_lease(names, kind, 2 * tries, made, refused, lost, twice)
+            made, refused, lost, twice = race(tmp_path / f"{names} {kind}", engines, marks, seconds)
+            reliability.without_lease(names, kind, made, refused, lost, twice)
             if names == "delta-rs against delta-rs":
                 assert (lost, twice) == (0, 0)
                 assert not refused or kind == "the same mark"

@@ -2,12 +2,13 @@
 
 As the pipeline does, it reads a mark, and appends a row with the next number of that mark in one commit. It says
 `ready`, begins when standard input closes, and prints JSON: the numbers that it was told are committed, and how often
-which error refused it. Arguments: table, name of the mark, commits to try, URL of Apache Spark or "-" for delta-rs, own
-name.
+which error refused it. Arguments: table, name of the mark, seconds to go on, URL of Apache Spark or "-" for delta-rs,
+own name.
 """
 
 import json
 import sys
+import time
 from collections import Counter
 from collections.abc import Callable
 
@@ -38,12 +39,13 @@ def by_spark() -> Callable[[DeltaTable, int], None]:
     return append
 
 
-path, mark, tries, engine, name = sys.argv[1:]
+path, mark, seconds, engine, name = sys.argv[1:]
 append = by_delta_rs() if engine == "-" else by_spark()
 committed, refused = [], Counter[str]()
 print("ready", flush=True)
 sys.stdin.read()
-for _ in range(int(tries)):
+end = time.monotonic() + float(seconds)
+while time.monotonic() < end:
     try:
         table = DeltaTable(path)
         number = (table.transaction_version(mark) or 0) + 1

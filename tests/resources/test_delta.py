@@ -184,6 +184,28 @@ def test_a_log_that_cannot_be_read_is_left_alone(lake, write, mode):
     assert fingerprint(lake.path(KEY)) == before
 
 
+@pytest.mark.parametrize(
+    ("entry", "damage", "told"),
+    [
+        (1, lambda file: file.write_bytes(file.read_bytes()[:40]), "is damaged"),
+        (2, lambda file: file.write_bytes(file.read_bytes()[:40]), "is damaged"),
+        (2, lambda file: file.write_bytes(b""), "is empty"),
+        (1, lambda file: file.unlink(), "is missing"),
+    ],
+    ids=["truncated", "the newest truncated", "the newest emptied", "deleted"],
+)
+def test_a_damaged_log_entry_is_named_and_what_to_do(lake, write, entry, damage, told):
+    write(commits(Commit(rows((1, 0)), {"upstream": 1}), Commit(rows((2, 1)), {"upstream": 2})))
+    file = lake.path(KEY) / "_delta_log" / f"{entry:020}.json"
+    damage(file)
+    before = fingerprint(lake.path(KEY))
+    with pytest.raises(TableError, match=f"{file.name} {told}.*backup.*builds them anew"):
+        write(commits(Commit(rows((3, 2)), {"upstream": 3})))
+    with pytest.raises(TableError, match=file.name):
+        lake.snapshot(KEY)
+    assert fingerprint(lake.path(KEY)) == before
+
+
 def test_a_table_that_a_dying_writer_half_made_is_made(lake, write):
     log = lake.path(KEY) / "_delta_log"
     log.mkdir(parents=True)
