@@ -113,10 +113,14 @@ class Rendering:
 
 
 def _pods_of_workflow(spec: Mapping[str, Any]) -> dict[str, Pod]:
-    """A pod for each step, put together as Argo does: the defaults, the step's own, and a label of the workflow."""
+    """A pod for each step, put together as Argo does: the defaults, the step's own, and a label of the workflow.
+
+    Argo's own containers, whose images and limits are its controller's affair, are left out.
+    """
     labels = spec["podMetadata"]["labels"] | {"workflows.argoproj.io/workflow": "lakehouse-1"}
     shared = {name: spec[name] for name in ("serviceAccountName", "automountServiceAccountToken", "securityContext")}
-    shared |= {"volumes": spec["volumes"]} | json.loads(spec.get("podSpecPatch", "{}"))
+    patch = yaml.safe_load(spec["podSpecPatch"])
+    shared |= {"volumes": spec["volumes"]} | {name: patch[name] for name in patch if not name.endswith("ontainers")}
     return {
         step["name"]: Pod(
             labels,

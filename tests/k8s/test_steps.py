@@ -5,6 +5,7 @@ from pathlib import Path
 
 import dagster as dg
 import pytest
+import yaml
 
 from lakehouse_dagster.definitions import defs
 
@@ -105,6 +106,15 @@ def test_the_workflow_goes_from_the_events_to_gold(argo):
     assert {one["template"] for one in tasks.values()} == templates.keys() - {spec["entrypoint"]}
     before = {name: task.get("dependencies", []) for name, task in tasks.items()}
     assert before == {"producer": [], "bronze": ["producer"], "silver": ["bronze"], "gold": ["silver"]}
+
+
+def test_argos_own_containers_keep_the_steps_rules(argo):
+    spec = argo.get("WorkflowTemplate", "lakehouse")["spec"]
+    patch = yaml.safe_load(spec["podSpecPatch"])
+    own = {container["name"]: container for container in patch["initContainers"] + patch["containers"]}
+    assert own.keys() == {"init", "wait"}
+    rules = spec["templateDefaults"]["container"]["securityContext"]
+    assert all(container["securityContext"] == rules for container in own.values())
 
 
 def test_two_workflows_do_not_write_one_table(argo):
