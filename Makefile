@@ -47,9 +47,9 @@ test: install java ## Run the tests, on a real Kafka and both engines
 FAULTS_KILLS ?= 210
 FAULTS_MINUTES ?= 20
 FAULTS_SEED ?=
-
 test-faults: install java ## Kill runs at every moment, for 20 minutes, and write docs/reliability.md (FAULTS_SEED)
-	FAULTS_KILLS=$(FAULTS_KILLS) FAULTS_MINUTES=$(FAULTS_MINUTES) FAULTS_SEED=$(FAULTS_SEED) FAULTS_REPORT=docs/reliability.md $(BIN)/pytest -s tests/faults
+	FAULTS_KILLS=$(FAULTS_KILLS) FAULTS_MINUTES=$(FAULTS_MINUTES) FAULTS_SEED=$(FAULTS_SEED) \
+		FAULTS_REPORT=docs/reliability.md $(BIN)/pytest -s tests/faults
 
 check: install ## Check style, formatting, types and layers; change nothing
 	$(BIN)/ruff check

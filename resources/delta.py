@@ -1,11 +1,13 @@
 """Delta tables: new rows and the marks that say how far they go, committed as one."""
 
+import re
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
+from urllib.parse import unquote
 
 import dagster as dg
 import msgspec
@@ -29,6 +31,10 @@ if TYPE_CHECKING:
     from pyspark.sql import DataFrame
 
 BLOOM_FILTER_FALSE_POSITIVES = 0.0001
+RESTORE = (
+    "Restore it from a backup, or move the table's folder away, and with it those of the tables made from it; the next "
+    "run builds them anew."
+)
 
 
 class TableError(Exception):
@@ -226,7 +232,7 @@ class DeltaIOManager(dg.ConfigurableIOManager):
             offsets.add(added.groupBy("partition").agg({"offset": "min"}).toDF("partition", "offset").toArrow())
             offsets.add(added.groupBy("partition").agg({"offset": "max"}).toDF("partition", "offset").toArrow())
             return _conform(added.limit(PREVIEW_ROWS).toArrow(), schema)
-        with _timing(seconds, "computing"):
+        with _timing(seconds, "computing"), self._explained():
             rows = _conform(commit.rows if isinstance(commit.rows, pa.Table) else commit.rows.toArrow(), schema)
         with _timing(seconds, "committing"):
             self._commit(snapshot, increment, rows, commit.marks)
@@ -256,6 +262,18 @@ class DeltaIOManager(dg.ConfigurableIOManager):
         except (DeltaError, OSError) as error:
             reason = str(error).splitlines()[0]
             raise TableError(f"Cannot write {snapshot.path} (LAKEHOUSE_ROOT): {reason}") from None
+
+    @contextmanager
+    def _explained(self) -> Iterator[None]:
+        """Say of an engine's error that it is about a file of ours that is gone, if it is; each engine says it anew."""
+        try:
+            yield
+        except Exception as error:
+            named = re.search(rf"{re.escape(self.root.strip('/'))}[^\s'\"`]*?\.parquet", unquote(str(error)))
+            file = Path("/", named.group()) if named else None
+            if file is None or file.exists():
+                raise
+            raise TableError(f"{file} is missing, though its table has it. {RESTORE}") from None
 
     def _engine_writes(self, span: Span | None) -> bool:
         return self.spark.distributed and span is not None and span.records > self.max_collected_records
@@ -315,10 +333,7 @@ def _open(path: Path) -> DeltaTable | None:
         if not newest.exists() or newest.stat().st_size:
             return table
         reason = f"{newest} is empty"
-    raise TableError(
-        f"The Delta table at {path} cannot be read, and is left as it is: {reason}. Restore it from a backup, or move "
-        "the folder away, and with it those of the tables made from it; the next run builds them anew."
-    ) from None
+    raise TableError(f"The Delta table at {path} cannot be read, and is left as it is: {reason}. {RESTORE}") from None
 
 
 def _damage(path: Path) -> str | None:

@@ -72,12 +72,15 @@ def race(path, engines, marks, seconds):
     for number, (engine, mark) in enumerate(zip(engines, marks, strict=True)):
         command = [sys.executable, str(WRITER), str(path), mark, str(seconds), engine, f"writer {number}"]
         writers.append(subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True))
-    for writer in writers:
-        assert writer.stdout.readline() == "ready\n"
-    for writer in writers:
-        writer.stdin.close()
-        writer.stdin = None
-    told = [json.loads(writer.communicate(timeout=300)[0]) for writer in writers]
+    try:
+        assert [writer.stdout.readline() for writer in writers] == ["ready\n"] * len(writers)
+        for writer in writers:
+            writer.stdin.close()
+            writer.stdin = None
+        told = [json.loads(writer.communicate(timeout=120)[0]) for writer in writers]
+    finally:
+        for writer in writers:
+            writer.kill()
     rows = pa.table(DeltaTable(str(path)).to_pyarrow_table()).to_pylist()
     # Writers with one mark count together, others each for themselves.
     together = len(set(marks)) == 1
