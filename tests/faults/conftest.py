@@ -565,7 +565,9 @@ class Reliability:
             seed=self.seen[0].seed,
             kills=sum(seen.kills.total() for seen in self.seen),
             minutes=sum(seen.seconds for seen in self.seen) / 60,
-            command=f"make test-faults FAULTS_SEED={self.seen[0].seed}",
+            command="make test-faults "
+            + " ".join(f"{name}={os.environ[name]}" for name in ("FAULTS_KILLS", "FAULTS_MINUTES"))
+            + f" FAULTS_SEED={self.seen[0].seed}",
         )
         yield self._row("killed", [seen.engine for seen in self.seen])
         yield self._row("---", ["---:"] * len(self.seen))
