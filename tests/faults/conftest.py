@@ -621,7 +621,7 @@ RACES = """
 In the pipeline a table has one writer at a time, by its lease. Here two processes append to one table at once without
 it, each as the pipeline would: it reads the mark, and commits the next number with one row. Where both use the same
 mark, a number may be committed once, and the other has to be refused; with marks of their own, both have to succeed.
-*Lost* is a commit that its writer was told is made and that the table does not have.
+*Lost* is a commit that its writer was told is made and that the table does not have. A row of few commits says little.
 
 | writers | told as made | refused | lost | made twice |
 | --- | ---: | --- | ---: | ---: |"""
