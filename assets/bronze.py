@@ -170,7 +170,6 @@ class BronzeConfig(dg.Config):
     kinds={"kafka", "delta"},
     owners=["team:platform"],
     io_manager_key="delta",
-    pool="bronze/vehicles_events",
     metadata={"dagster/column_schema": column_schema(TABLE.schema)},
 )
 def bronze_vehicles_events(config: BronzeConfig, kafka: KafkaResource) -> Increment:

@@ -62,7 +62,6 @@ def combine(one: DataFrame, other: DataFrame) -> DataFrame:
     kinds={"pyspark", "delta"},
     owners=["team:platform"],
     io_manager_key="delta",
-    pool="gold/daily_stats",
     metadata={"dagster/column_schema": column_schema(TABLE.schema)},
 )
 def gold_daily_stats(silver: Snapshot) -> Increment:

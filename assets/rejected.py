@@ -63,7 +63,6 @@ def reject(records: DataFrame, accepted: DataFrame, silver: DataFrame, at_most: 
     kinds={"pyspark", "delta"},
     owners=["team:platform"],
     io_manager_key="delta",
-    pool="silver/rejected_events",
     metadata={"dagster/column_schema": column_schema(TABLE.schema)},
 )
 def silver_rejected_events(bronze: Snapshot, silver: Snapshot) -> Increment:

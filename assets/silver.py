@@ -79,7 +79,6 @@ def first_of_each(events: DataFrame) -> DataFrame:
     kinds={"pyspark", "delta"},
     owners=["team:platform"],
     io_manager_key="delta",
-    pool="silver/vehicles_events",
     metadata={"dagster/column_schema": column_schema(TABLE.schema)},
 )
 def silver_vehicles_events(bronze: Snapshot) -> Increment:

@@ -45,7 +45,6 @@ def total_up(daily: DataFrame) -> DataFrame:
     kinds={"pyspark", "parquet"},
     owners=["team:platform"],
     io_manager_key="parquet",
-    pool="gold/stats",
     metadata={"dagster/column_schema": column_schema(SCHEMA)},
 )
 def gold_stats(daily: Snapshot) -> DataFrame:

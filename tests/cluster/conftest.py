@@ -50,7 +50,7 @@ mutation ($job: String!, $tags: [ExecutionTag!]!) {
 }"""
 RUNS = """
 { runsOrError(limit: 50) { ... on Runs { results {
-    runId jobName status parentRunId assetSelection { path } tags { key value } } } } }"""
+    runId jobName status parentRunId repositoryOrigin { id } assetSelection { path } tags { key value } } } } }"""
 EVENTS = """
 query ($run: ID!) { logsForRun(runId: $run, limit: 1000) { ... on EventConnection { events {
     ... on MessageEvent { message eventType } } } } }"""
@@ -174,8 +174,12 @@ class Cluster:
         return self.finished(retry["runId"], seconds)
 
     def quiet(self) -> None:
-        """Wait until no run is on its way."""
-        _eventually(lambda: all(run["status"] not in UNFINISHED for run in self.runs()), 240, "all runs end")
+        """Wait until no launched run is on its way; of a command line's that was killed nobody knows yet."""
+
+        def ended() -> bool:
+            return all(run["status"] not in UNFINISHED or run["repositoryOrigin"] is None for run in self.runs())
+
+        _eventually(ended, 240, "all launched runs end")
 
     def messages(self, run_id: str) -> str:
         """What a run's event log says."""

@@ -49,7 +49,7 @@ def test_a_run_over_its_memory_limit_fails_with_the_reason_and_leaves_nothing_be
     assert cluster.finished(starved)["status"] == "FAILURE"
     assert "OOMKilled" in cluster.messages(starved)
     assert cluster.pod_of(starved) is None
-    # Neither a lock nor a slot of a pool is left: the next run gets all it needs.
+    # No lock is left and no place in the queue: the next run gets all it needs.
     following = cluster.launch("lakehouse")
     assert cluster.finished(following)["status"] == "SUCCESS", cluster.messages(following)
     cluster.quiet()

@@ -118,14 +118,12 @@ def test_argos_own_containers_keep_the_steps_rules(argo):
 
 
 def test_two_workflows_do_not_write_one_table(argo):
-    """As the pools of the assets do it for runs."""
-    graph = defs.resolve_asset_graph()
     for template in argo.get("WorkflowTemplate", "lakehouse")["spec"]["templates"]:
         if "container" in template:
             keys = selected(argo.pods()[template["name"]])
-            pools = {pool for key in keys for pool in graph.get(key).pools}
+            tables = {"-".join(key.path).replace("_", "-") for key in keys if key.path[0] != "kafka"}
             mutexes = {one["name"] for one in template.get("synchronization", {}).get("mutexes", [])}
-            assert mutexes == {pool.replace("/", "-").replace("_", "-") for pool in pools}
+            assert mutexes == tables
 
 
 def test_the_clock_starts_the_workflow_only_where_someone_wants_it(argo):

@@ -5,6 +5,7 @@ import pytest
 from dagster._core.launcher.base import WorkerStatus
 from dagster._core.remote_origin import GrpcServerCodeLocationOrigin, RemoteJobOrigin, RemoteRepositoryOrigin
 
+from lakehouse_dagster import run_launcher
 from lakehouse_dagster.definitions import defs
 from lakehouse_dagster.run_launcher import LakehouseRunLauncher
 
@@ -40,6 +41,14 @@ def instance(tmp_path):
 def test_a_run_of_a_command_line_is_not_taken_for_dead(instance):
     run = instance.create_run_for_job(defs.resolve_job_def("refresh"), status=dg.DagsterRunStatus.STARTED)
     assert instance.run_launcher.check_run_worker_health(run).status is WorkerStatus.RUNNING
+
+
+def test_a_run_of_a_command_line_that_has_said_nothing_for_long_is_dead(instance, monkeypatch):
+    run = instance.create_run_for_job(defs.resolve_job_def("refresh"), status=dg.DagsterRunStatus.STARTED)
+    instance.report_engine_event("the last word", run)
+    assert instance.run_launcher.check_run_worker_health(run).status is WorkerStatus.RUNNING
+    monkeypatch.setattr(run_launcher, "SILENT_SECONDS_AT_MOST", 0)
+    assert instance.run_launcher.check_run_worker_health(run).status is WorkerStatus.FAILED
 
 
 def test_a_launched_run_is_as_well_as_its_kubernetes_job(instance):
