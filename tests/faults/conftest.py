@@ -566,8 +566,10 @@ class Reliability:
             kills=sum(seen.kills.total() for seen in self.seen),
             minutes=sum(seen.seconds for seen in self.seen) / 60,
             command="make test-faults "
-            + " ".join(f"{name}={os.environ[name]}" for name in ("FAULTS_KILLS", "FAULTS_MINUTES"))
-            + f" FAULTS_SEED={self.seen[0].seed}",
+            + "".join(
+                f"{name}={os.environ[name]} " for name in ("FAULTS_KILLS", "FAULTS_MINUTES") if name in os.environ
+            )
+            + f"FAULTS_SEED={self.seen[0].seed}",
         )
         yield self._row("killed", [seen.engine for seen in self.seen])
         yield self._row("---", ["---:"] * len(self.seen))
