@@ -15,9 +15,10 @@ def in_flight(cluster):
 
 
 @pytest.mark.parametrize("table", ["bronze/vehicles_events", "silver/vehicles_events"])
-def test_a_run_killed_while_it_writes_is_retried_and_every_promise_holds(cluster, a_new_file, table):
+def test_a_run_killed_while_it_writes_is_retried_and_every_promise_holds(cluster, a_new_file, lease_held, table):
     cluster.quiet()
-    with a_new_file(f"{table}/**/*.parquet") as watcher:
+    # The lease keeps the run from its end until the kill has arrived.
+    with lease_held("gold/.stats.lock"), a_new_file(f"{table}/**/*.parquet") as watcher:
         producer = cluster.start("python", "-m", "producer", "--count", str(EVENTS))
         assert watcher.wait(180) == 0
         killed = in_flight(cluster)
