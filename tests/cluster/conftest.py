@@ -155,6 +155,11 @@ class Cluster:
         (found,) = (run for run in self.runs() if run["runId"] == run_id)
         return found
 
+    def in_flight(self) -> str | None:
+        """The id of a launched run that has started and not ended."""
+        started = (run for run in self.runs() if run["status"] == "STARTED" and run["repositoryOrigin"])
+        return next((run["runId"] for run in started), None)
+
     def finished(self, run_id: str, seconds: float = 180) -> dict[str, Any]:
         """A run, when it has ended."""
 

@@ -10,10 +10,6 @@ pytestmark = pytest.mark.cluster
 EVENTS = 30_000
 
 
-def in_flight(cluster):
-    return next((run["runId"] for run in cluster.runs() if run["status"] == "STARTED"), None)
-
-
 @pytest.mark.parametrize("table", ["bronze/vehicles_events", "silver/vehicles_events"])
 def test_a_run_killed_while_it_writes_is_retried_and_every_promise_holds(cluster, a_new_file, lease_held, table):
     cluster.quiet()
@@ -21,7 +17,7 @@ def test_a_run_killed_while_it_writes_is_retried_and_every_promise_holds(cluster
     with lease_held("gold/.stats.lock"), a_new_file(f"{table}/**/*.parquet") as watcher:
         producer = cluster.start("python", "-m", "producer", "--count", str(EVENTS))
         assert watcher.wait(180) == 0
-        killed = in_flight(cluster)
+        killed = cluster.in_flight()
         cluster.kill_pod_of(killed)
         producer.communicate()
         assert producer.returncode == 0
@@ -35,7 +31,7 @@ def test_a_run_killed_before_golds_swap_is_retried_and_every_promise_holds(clust
     cluster.quiet()
     with lease_held("gold/.stats.lock"):
         cluster.produce(30)
-        killed = eventually(lambda: in_flight(cluster), 60, "the sensor starts a run")
+        killed = eventually(cluster.in_flight, 60, "the sensor starts a run")
         eventually(lambda: "Waiting for" in cluster.messages(killed), 60, "the run waits for gold/stats")
         cluster.kill_pod_of(killed)
     assert cluster.retry_of(killed)["status"] == "SUCCESS"
@@ -70,7 +66,7 @@ def test_what_a_run_stands_on_may_restart_in_its_middle(cluster, eventually, kub
     cluster.quiet()
     expected = sum(cluster.gold().values()) + EVENTS
     cluster.produce(EVENTS)
-    eventually(lambda: in_flight(cluster), 120, "the sensor starts a run")
+    eventually(cluster.in_flight, 120, "the sensor starts a run")
     kubectl("delete", "pod", f"--selector={pod}", "--force", "--grace-period=0")
     kubectl("wait", "pod", f"--selector={pod}", "--for=condition=Ready", "--timeout=180s")
     eventually(lambda: sum(cluster.gold().values()) == expected, 300, "Gold has all events")

@@ -17,7 +17,7 @@ def test_the_spark_server_killed_in_the_middle_of_a_run_loses_nothing(cluster, k
     cluster.quiet()
     expected = sum(cluster.gold().values()) + 30_000
     cluster.produce(30_000)
-    eventually(lambda: any(run["status"] == "STARTED" for run in cluster.runs()), 120, "the sensor starts a run")
+    eventually(cluster.in_flight, 120, "the sensor starts a run")
     server = "--selector=app.kubernetes.io/component=spark"
     kubectl("delete", "pod", server, "--force", "--grace-period=0")
     kubectl("wait", "pod", server, "--for=condition=Ready", "--timeout=240s")
