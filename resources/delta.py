@@ -352,8 +352,12 @@ def _damage(path: Path) -> str | None:
 
 
 def _is_leftover(file: Path) -> bool:
-    """Whether a file is what a writer leaves that died while it created the table."""
-    return file.parent.name == "_delta_log" and file.name.startswith("_commit_")
+    """Whether a file is what a writer leaves that died while it created the table.
+
+    deltalake writes a commit as `_commit_<id>.json.tmp`, its object store writes any file as `<name>#<number>`, before
+    either is given its name.
+    """
+    return file.parent.name == "_delta_log" and re.match(r"_commit_|\d{20}\.json#\d+$", file.name) is not None
 
 
 def _open_or_create(path: Path, key: dg.AssetKey, definition: TableDefinition) -> DeltaTable:
