@@ -40,9 +40,9 @@ dev: install $(JAVA_FOR_RUN) | $(DAGSTER_HOME) ## Run Kafka and the Dagster UI u
 	@$(BIN)/python -m lakehouse_dagster dev
 
 # Two processes, each with servers of its own; a file's tests share what they start, and the long files come first.
-# Not the cluster's tests, nor minutes of writers in each other's way: test-cluster and test-faults have them.
+# The cluster's tests and the kills are test-cluster's and test-faults'.
 test: install java ## Run the tests, on a real Kafka and both engines
-	$(BIN)/pytest --ignore tests/cluster --ignore tests/faults/test_concurrency.py -n 2 --dist loadfile --no-loadscope-reorder
+	$(BIN)/pytest --ignore tests/cluster --ignore tests/faults -n 2 --dist loadfile --no-loadscope-reorder
 
 # Runs killed on three engines, and writers without the lease. The seed, if none is given, is a new one, and printed.
 FAULTS_KILLS ?= 210
