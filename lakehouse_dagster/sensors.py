@@ -10,7 +10,7 @@ from assets.daily_stats import gold_daily_stats
 from assets.rejected import silver_rejected_events
 from assets.silver import BRONZE_BATCH, silver_vehicles_events
 from lakehouse_dagster.jobs import lakehouse, refresh
-from resources.delta import DeltaIOManager, TableError
+from resources.delta import DeltaIOManager, Snapshot, TableError
 from resources.kafka import KafkaResource, KafkaUnavailable
 
 INTERVAL_SECONDS = 10
@@ -49,8 +49,9 @@ def new_vehicle_events(
     if not kafka.available():
         return dg.SkipReason("no broker runs here: start one with `make dev`, or set KAFKA_BOOTSTRAP_SERVERS")
     try:
-        found = backlog(kafka.topic, kafka.state(), delta.snapshot(bronze_vehicles_events.key))
-        behind = _behind(delta)
+        bronze = delta.snapshot(bronze_vehicles_events.key)
+        found = backlog(kafka.topic, kafka.state(), bronze)
+        behind = _behind(delta, bronze)
     except (KafkaUnavailable, TableError) as error:
         return dg.SkipReason(str(error))
     if found.records or found.lost or found.recreated or behind or failures:
@@ -59,15 +60,17 @@ def new_vehicle_events(
     return dg.SkipReason(f"Bronze has everything of {kafka.topic!r}: " + _listed(found.end))
 
 
-def _behind(delta: DeltaIOManager) -> list[str]:
+def _behind(delta: DeltaIOManager, bronze: Snapshot | None) -> list[str]:
     """The tables that have not judged all rows of the one that they are made from."""
+    silver = delta.snapshot(silver_vehicles_events.key)
+    rejected = delta.snapshot(silver_rejected_events.key)
+    daily = delta.snapshot(gold_daily_stats.key)
     behind = []
-    for upstream, asset in (
-        (bronze_vehicles_events, silver_vehicles_events),
-        (bronze_vehicles_events, silver_rejected_events),
-        (silver_vehicles_events, gold_daily_stats),
+    for source, asset, table in (
+        (bronze, silver_vehicles_events, silver),
+        (bronze, silver_rejected_events, rejected),
+        (silver, gold_daily_stats, daily),
     ):
-        source, table = delta.snapshot(upstream.key), delta.snapshot(asset.key)
         judged = (table.mark(BRONZE_BATCH) if table is not None else None) or 0
         if source is not None and next(source.spans(BATCH, judged, max_records=1), None) is not None:
             behind.append(asset.key.to_user_string())
